@@ -69,7 +69,7 @@ class Load:
 
 @dataclass(frozen=True, slots=True)
 class Bottleneck:
-    """The verdict."""
+    """The verdict on what limits the rate."""
 
     wall: Wall
     words: str

@@ -42,7 +42,7 @@ NESTED_VALUES: Final = {
 
 
 def event(number: int) -> dict[str, Any]:
-    """One position."""
+    """The event of one position."""
     return {
         "event_id": f"{number:08x}-0000-4000-8000-{number:012x}",
         "device_id": f"truck-{number % 500:06d}",

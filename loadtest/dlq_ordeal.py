@@ -306,7 +306,7 @@ class Run:
         )  # fmt: skip
 
     def close(self) -> None:
-        """Disconnect."""
+        """Close the connections."""
         self._asking.close()
 
 

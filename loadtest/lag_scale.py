@@ -53,7 +53,7 @@ def cpu_s(process: psutil.Process) -> float:
 
 
 def main() -> None:
-    """Measure."""
+    """Run the measurement."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--partitions", type=int, default=1_000)
     parser.add_argument("--groups", type=int, default=50)

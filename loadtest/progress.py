@@ -53,5 +53,5 @@ class GroupProgress:
         return self._committed
 
     def close(self) -> None:
-        """Disconnect."""
+        """Close the connections."""
         self._consumer.close()

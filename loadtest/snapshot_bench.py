@@ -163,7 +163,7 @@ def bench(
     rounds: Annotated[int, typer.Option(min=1, help="Restores of each kind, in turn; the median counts.")] = 3,
     to: Annotated[Path | None, typer.Option("--to", help="File for the figures, as JSON.")] = None,
 ) -> None:
-    """Measure snapshots."""
+    """Measure taking and restoring snapshots."""
     with tempfile.TemporaryDirectory(prefix="streams-bench-") as name:
         made = Bench(Path(name), keys, events)
         chance = np.random.default_rng(1)
@@ -203,7 +203,7 @@ def bench(
 
 
 def say(what: str, **facts: Any) -> None:
-    """Progress."""
+    """Print progress."""
     print(what, *(f"{name}={value}" for name, value in facts.items()), flush=True)
 
 

@@ -236,7 +236,7 @@ class Offsets:
         return sum(each.offset for each in found if each.error is None and each.offset > 0)
 
     def close(self) -> None:
-        """Disconnect."""
+        """Close the connections."""
         for consumer in self._asking.values():
             consumer.close()
 

@@ -14,13 +14,13 @@ from streams.errors import UsageError
 
 REPORT_BYTES_MAX: Final = 16 << 20
 EVENTS_MIN: Final = 100_000
-"""A run of fewer events is over before its rates are those of a worker that keeps on running."""
+"""A run of fewer events is too short for the rates of a worker that keeps running."""
 UTILISATION: Final = 0.7
-"""Share of its measured rate for which a worker is planned: the rest is for restarts and catching up."""
+"""Share of its measured rate that a worker is planned for: the rest is for restarts and catching up."""
 PARTITIONS_STEP: Final = 12
 """Partitions come in multiples of this: it divides evenly among 1, 2, 3, 4, 6 and 12 workers."""
 PARTITIONS_PER_WORKER: Final = 3
-"""So many times the workers may be multiplied later without growing the topic."""
+"""Factor by which the workers may be multiplied later without growing the topic."""
 ID_BYTES: Final = 48
 """Assumed of one remembered event id on disk: 16 bytes of id, 8 of time, and as much again while RocksDB compacts."""
 COPIES: Final = 3
@@ -39,14 +39,14 @@ class Basis(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Figures:
-    """What one worker was measured to do."""
+    """Measurements of one worker."""
 
     source: str
     worker_rate: float
     """Events a second that one worker drains."""
     events_per_cpu_second: float
     rss_mb: float
-    """Most memory that it had resident."""
+    """Peak of its resident memory."""
 
 
 SHIPPED: Final = Figures(
@@ -59,13 +59,13 @@ SHIPPED: Final = Figures(
 
 @dataclass(frozen=True, slots=True)
 class Demand:
-    """What is to be processed, and at which prices."""
+    """The load to process, and the prices."""
 
     devices: int
     interval_s: float
-    """Between two events of a device."""
+    """Seconds between two events of a device."""
     peak: float = 2.0
-    """Times the mean rate that is to be kept up with."""
+    """Peak load as a multiple of the mean."""
     record_bytes: int = 110
     retention_h: float = 168.0
     replicas: int = 3
@@ -93,7 +93,7 @@ class Line:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What is needed."""
+    """The estimated need."""
 
     figures: Figures
     demand: Demand
@@ -153,7 +153,7 @@ class Plan:
         return cls(figures, demand, lines)
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
+        """As a JSON object."""
         return {
             "figures": self.figures.source,
             **{
@@ -204,7 +204,7 @@ def _of_run(run: object, path: Path) -> tuple[int, Figures] | None:
     if not isinstance(run, dict):
         return None
     oracle, events, workers = run.get("oracle"), run.get("events"), run.get("workers")
-    # Only what an oracle has checked: the pass-through and other systems, for comparison, have none.
+    # Only runs checked by an oracle: the pass-through and other systems, for comparison, have none.
     if not isinstance(oracle, dict) or oracle.get("lost") != 0 or oracle.get("duplicated") != 0:
         return None
     rates = [run.get(name) for name in ("consume_rate", "events_per_cpu_second", "rss_mb_max")]

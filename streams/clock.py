@@ -13,9 +13,9 @@ def monotonic_ms() -> int:
 
 
 class SteadyClock:
-    """Milliseconds since the epoch: the wall clock's, or those of the start and what has passed since, if that is more.
+    """Milliseconds since the epoch by the wall clock, which never go back.
 
-    A step of the wall clock back is not followed; a step forward is, for as long as it lasts.
+    Steps back of the wall clock are not followed; steps forward are, for as long as they last.
     """
 
     def __init__(

@@ -13,7 +13,7 @@ TERMINATED: Final = 128 + signal.SIGTERM
 
 
 def exit_on_sigterm() -> None:
-    """Let SIGTERM end this process at once: nothing runs yet that would have to be stopped.
+    """Let SIGTERM end this process at once: nothing is running yet that has to be stopped.
 
     Not by an exception: it would surface wherever the main thread happens to be, and in a callback of librdkafka it
     becomes a `SystemError` with a traceback, and exit status 1.

@@ -1,7 +1,7 @@
-"""Checks by which host name a local web server was asked, and whether a request came through a proxy.
+"""Checks the host name of requests to a local web server, and whether they came through a proxy.
 
-A browser sends the name from the address bar as `Host`. A site that has its own name resolve to this machine (DNS
-rebinding) is told from a user of this machine by nothing else.
+A browser sends the name from the address bar as `Host`. It is the only way to tell a site whose own name resolves to
+this machine (DNS rebinding) from a user of this machine.
 """
 
 import ipaddress

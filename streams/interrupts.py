@@ -53,7 +53,7 @@ class Interrupts:
             raise KeyboardInterrupt
 
     def ignore(self) -> None:
-        """From now on nothing interrupts: what was started is being stopped."""
+        """Ignore interrupts from now on: what was started is being stopped."""
         self._raised_max = 0
 
     @contextmanager

@@ -51,7 +51,7 @@ _REPORTED: Final = "a record counts as written when the broker has confirmed it"
 _PLACE: Final = "the place of a worker in its group, and which worker may commit, depend on it"
 _MEMORY: Final = "it is part of the bound on memory; set STREAMS_MEMORY_MB_MAX"
 _SIZES: Final = "which record a broker refuses is found by the sizes that the product sets"
-_START: Final = "where a partition is read from is decided by what is committed, and a gap is told"
+_START: Final = "the committed offset decides where a partition is read from, and gaps are reported"
 _CALLBACK: Final = "it is a function or an object, not a text"
 _HANGS: Final = "it bounds how long a client that has lost its broker can hang"
 _CODE: Final = "it loads foreign code into the process"
@@ -80,7 +80,7 @@ RESERVED: Final[Mapping[str, str]] = {
     "produce.offset.report": _REPORTED,
     "message.timeout.ms": "a record that is given up before its transaction ends would be lost without a word",
     "delivery.timeout.ms": "a record that is given up before its transaction ends would be lost without a word",
-    "partitioner": "a key must lie in one partition, the one in which other writers put it",
+    "partitioner": "a key must be in one partition, the one that other writers use",
     "sticky.partitioning.linger.ms": "a key must lie in one partition",
     "group.id": "it says whose offsets are read and committed",
     "group.instance.id": _PLACE,
@@ -110,9 +110,9 @@ RESERVED: Final[Mapping[str, str]] = {
     "ssl.engine.location": _CODE,
     "ssl.providers": _CODE,
     "sasl.kerberos.kinit.cmd": "it is a command that a shell runs",
-    "enable.ssl.certificate.verification": "a broker of which nobody checks the certificate may be anybody; "
-    "give the CA of its certificate with KAFKA_SSL_CA_LOCATION",
-    "enable.sasl.oauthbearer.unsecure.jwt": "tokens that nobody has signed prove nothing",
+    "enable.ssl.certificate.verification": "without checking its certificate, the broker may be anybody; give "
+    "the CA of its certificate with KAFKA_SSL_CA_LOCATION",
+    "enable.sasl.oauthbearer.unsecure.jwt": "unsigned tokens prove nothing",
     "builtin.features": "it is what the client was built with",
     "enable.random.seed": "it is for tests of the client",
     "enabled_events": _CALLBACK,
@@ -132,17 +132,17 @@ _SECRET: Final = re.compile(r"password|passphrase|secret|\.pem$|oauthbearer\.con
 
 
 def is_secret(option: str) -> bool:
-    """Whether the value of an option must not be shown."""
+    """Whether the value of an option must be masked."""
     return _SECRET.search(option) is not None
 
 
 def variable_of(option: str) -> str:
-    """The variable that sets an option."""
+    """The variable for an option."""
     return PREFIX + option.upper().replace(".", "_")
 
 
 def option_of(variable: str) -> str:
-    """The option that a variable sets.
+    """The option for a variable.
 
     Raises:
         UsageError: there is no such option, it has a variable of its own, or it cannot be set; the message says which.

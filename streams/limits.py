@@ -1,6 +1,6 @@
 """Every bound of the engine in one place, with the relations between them checked at import.
 
-Names are `thing_unit_qualifier`. A bound that a user may move is a setting with its default here (`streams.settings`).
+Names are `thing_unit_qualifier`. A bound that users may change is a setting with its default here (`streams.settings`).
 """
 
 from typing import Final
@@ -9,26 +9,29 @@ from typing import Final
 BATCH_RECORDS_MAX: Final = 20_000
 """Records of one micro-batch: fixed costs per batch fall with it (5,000 costs 20% more CPU per event)."""
 BATCH_SHARE: Final = 1 / 64
-"""Of a flow's memory, for one micro-batch, about: large records come in batches of fewer. Several are in memory."""
+"""Share of a flow's memory for one micro-batch, roughly: large records come in smaller batches.
+
+Several are in memory.
+"""
 BATCH_WAIT_MS: Final = 180
 """How long intake gathers records of a live stream for a micro-batch, if a commit cycle is not shorter: about one
 micro-batch for each cycle costs least, and the events wait as long for their commit as with several."""
 BATCH_WAIT_MS_MIN: Final = 20
-"""The same, however short a commit cycle is."""
+"""The same bound for short commit cycles."""
 QUIET_WAIT_MS: Final = 100
 """How long intake waits where nothing came before: an idle worker wakes up this often."""
 FETCH_WAIT_MS: Final = 50
 """How long the broker gathers records for a fetch."""
 REST_MS_MAX: Final = 500
-"""A worker that has nothing to do goes through a step this often all the same."""
+"""A worker without work still runs a step this often."""
 CHANNEL_BATCHES_MAX: Final = 2
 """Micro-batches waiting for the agent; beyond this, intake stops consuming."""
 POLL_BLOCKED_MS_MAX: Final = 2_000
 """Intake blocked this long by a slow agent pauses its partitions and goes on polling, so that the group keeps it."""
 IDLE_ASK_INTERVAL_MS: Final = 1_000
-"""The high watermark of a partition at its end is asked for this often, or four times within `STREAMS_IDLE_MS`."""
+"""The high watermark of a partition at its end is read this often, or four times within `STREAMS_IDLE_MS`."""
 IDLE_ASK_INTERVAL_MS_MIN: Final = 100
-"""No question comes sooner after the last one, however short `STREAMS_IDLE_MS` is."""
+"""Minimum time between two such reads, however short `STREAMS_IDLE_MS` is."""
 IDLE_GAP_MS_MAX: Final = 3_000
 """Idle time starts over when the broker has not confirmed the end of the log for longer than this."""
 OPEN_TRANSACTION_SAID_MS: Final = 10_000
@@ -42,7 +45,7 @@ RECORD_TIMESTAMP_MS_MIN: Final = 10**12
 
 # --- group ----------------------------------------------------------------------------------------------------------
 SESSION_TIMEOUT_MS: Final = 10_000
-"""A dead worker's partitions are given to others after this (classic protocol; else the broker's setting)."""
+"""A dead worker's partitions are given to others after this time (classic protocol; else the broker's setting)."""
 HEARTBEAT_INTERVAL_MS: Final = 1_000
 """A rebalance is heard of this late, twice when partitions move: with librdkafka's 3 s a join took 6 s, now 2 s."""
 SPARE_AFTER_MS: Final = 15_000
@@ -54,12 +57,12 @@ timeout is 45 s by default) before it takes it for another worker; how long a fe
 
 # --- keys in the wrong partition ------------------------------------------------------------------------------------
 MISROUTED_KEYS_LOGGED: Final = 5
-"""Keys of one partition that a log line names, each cut off after `KEY_BYTES_LOGGED`."""
+"""Keys of one partition that a log line names, each shortened to `KEY_BYTES_LOGGED`."""
 KEY_BYTES_LOGGED: Final = 64
 MISROUTED_LOG_INTERVAL_MS: Final = 60_000
 """Misrouted keys of a flow are logged once within this time."""
 MISROUTED_SAID_MS: Final = 3_600_000
-"""`/readyz` says for this long after the last misrouted event that there were some."""
+"""`/readyz` reports misrouted events for this long after the last one."""
 
 # --- commit cycle ---------------------------------------------------------------------------------------------------
 CYCLE_RECORDS_MAX: Final = 200_000
@@ -69,24 +72,24 @@ PRODUCER_QUEUE_KBYTES_MAX: Final = 262_144
 JOURNAL_RECORD_BYTES_MAX: Final = 900_000
 """A journal record is split above this; the broker's default `message.max.bytes` is 1,048,588."""
 GROWTH_QUIET_MS: Final = 600_000
-"""Without a record that a producer has put where it belonged before a growth, this long: all have changed."""
+"""After this long without a record in its pre-growth partition, all producers count as switched."""
 COUPLED_RECORDS_MAX: Final = 20_000
-"""Records of one input of a partition that a growth has brought, which wait for the other input: then it is paused."""
+"""Records of one input of a new partition that wait for the other input: above this it is paused."""
 COUPLED_BYTES_MAX: Final = 32 << 20
 """The same of all partitions of a flow in a worker: then all inputs of which records wait are paused."""
 TRANSACTION_TIMEOUT_MS: Final = 15_000
-"""A dead worker's open transaction blocks readers this long at most."""
+"""A dead worker's open transaction blocks readers for this long at most."""
 REBUILD_TRANSACTION_MS: Final = 600_000
 """A rebuild writes all state of a partition in one transaction (the broker allows 15 minutes by default)."""
 REVOKE_TIMEOUT_MS: Final = 10_000
 """A revoked partition is released within this time, committed or not."""
 RESTORE_WAIT_MS_MAX: Final = 60_000
-"""How long a restore waits for another worker's transaction to be settled before it gives up with an error."""
+"""How long a restore waits for another worker's transaction to end before it fails."""
 
 RESTORES_MAX: Final = 4
 """Partitions restored at the same time, each with a changelog reader; one that pauses makes room for another."""
 RESTORE_PATIENCE_MS: Final = 2_000
-"""How long a restore waits in its place for other transactions to end; after this it pauses and makes room."""
+"""How long a restore waits in its place for other transactions to end; after this it pauses and frees the place."""
 OUTPUT_AGE_MS_MAX: Final = 3_600_000
 """Oldest timestamp of an output record, counted back from its write: retention counts from the timestamp."""
 OUTPUT_AGE_RETENTION_SHARE: Final = 8
@@ -123,13 +126,14 @@ JOURNAL_INDEX_RECORDS: Final = 256
 SNAPSHOT_PART_BYTES: Final = 1 << 20
 """Of an object that is in memory at once while it is read."""
 SNAPSHOT_MANIFEST_BYTES_MAX: Final = 4 << 20
-"""A larger manifest is none of ours: it would name some 20,000 files."""
+"""Larger manifests are not ours: they would name some 20,000 files."""
 SNAPSHOT_GRACE_MS: Final = 3_600_000
 """An object that no manifest names is deleted when it is this old, a manifest when it has not been among the kept ones
 for this long: a restore that has chosen it, or an upload without a manifest yet, has this much time."""
 SNAPSHOT_AGE_MS_MAX: Final = 72_000_000
-"""A snapshot that is older is not restored: a compacted topic keeps a deletion for 24 hours (`delete.retention.ms`), so
-that rows which were deleted since then would come back."""
+"""Older snapshots are not restored: a compacted topic keeps a deletion for 24 hours (`delete.retention.ms`), so that
+deleted rows would come back.
+"""
 
 WHOLE_NUMBER_MAX: Final = 2**53
 """Largest whole number of a payload field, by its magnitude: they are doubles, and beyond it not every one is exact."""
@@ -173,7 +177,7 @@ SINK_BATCH_SHARE: Final = 1 / 16
 # --- tables that are asked (`streams.tables`) ---------------------------------------------------------------------
 QUERY_ROWS_DEFAULT: Final = 100
 QUERY_ROWS_MAX: Final = 10_000
-"""Rows of one answer; the next ones are asked for with its cursor."""
+"""Rows of one answer; further ones are read with its cursor."""
 QUERY_SCAN_ROWS_MAX: Final = 200_000
 """Rows that a worker reads for one answer; where conditions leave few of them, the answer has fewer than asked for."""
 QUERY_SCANS_AT_ONCE: Final = 2
@@ -181,7 +185,7 @@ QUERY_SCANS_AT_ONCE: Final = 2
 QUERY_SCANS_WAITING_MAX: Final = 64
 """Requests for ranges that wait for one of them; one more is refused (503)."""
 QUERY_WAIT_MS_MAX: Final = 8_000
-"""How long a request waits for an owner of its partitions, through rebalances and restores, before it is refused."""
+"""How long a request waits for an owner of its partitions, across rebalances and restores, before it is refused."""
 QUERY_OWNERS_INTERVAL_MS: Final = 1_000
 """The group is asked for its members this often, while a request needs to know."""
 CHANGES_CLIENTS_MAX: Final = 100
@@ -210,7 +214,7 @@ GATEWAY_HEAD_S_MAX: Final = 10.0
 GATEWAY_BODY_S_MAX: Final = 30.0
 """How long a body may take to arrive."""
 GATEWAY_DELIVERY_MS_MAX: Final = 10_000
-"""How long Kafka may take to acknowledge a record before the request is answered with 503."""
+"""How long Kafka may take to acknowledge a record; then the request is answered with 503."""
 GATEWAY_GRACE_S: Final = 15
 """How long requests under way may take once the gateway is told to stop; longer than a delivery."""
 GATEWAY_WEBHOOK_WINDOW_S: Final = 300
@@ -218,13 +222,13 @@ GATEWAY_WEBHOOK_WINDOW_S: Final = 300
 GATEWAY_WEBHOOKS_KEPT_MAX: Final = 100_000
 """Signatures of accepted webhooks that are remembered within that window."""
 GATEWAY_SENDERS_KEPT_MAX: Final = 10_000
-"""Senders whose rate and malformed requests are remembered; the one that was quiet for longest is forgotten first."""
+"""Senders whose rate and malformed requests are remembered; the one that was quiet longest is forgotten first."""
 GATEWAY_FIELDS_COUNTED_MAX: Final = 200
 """Names of unexpected fields that are counted by themselves, of each source; others are counted together."""
 
 # --- dead letters ---------------------------------------------------------------------------------------------------
 DLQ_ATTEMPTS_MAX: Final = 5
-"""A dead letter that has failed so often is not replayed any more, unless somebody insists."""
+"""A dead letter that has failed this often is not replayed unless --attempts-max says so."""
 
 # Relations that must hold for the guarantees to hold.
 assert HEARTBEAT_INTERVAL_MS * 3 <= SESSION_TIMEOUT_MS  # noqa: S101

@@ -1,4 +1,4 @@
-"""Logging: structlog for our own lines and for those of the libraries, on standard error."""
+"""Logging: structlog for our own lines and those of the libraries, on standard error."""
 
 import logging
 import re
@@ -18,9 +18,9 @@ _NUMBERS: Final = re.compile(r"\d+")
 
 
 class OncePerMinute(logging.Filter):
-    """Lets a line of one kind pass once a minute: a client that reconnects says the same many times a second.
+    """Passes a line of one kind once a minute: a client that reconnects repeats the same many times a second.
 
-    Lines are of one kind when they differ in numbers only.
+    Lines that differ only in numbers are of one kind.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
@@ -45,7 +45,7 @@ _TRACEBACK_SHOWN: Final = "_streams_traceback_shown"
 
 
 def traceback_once(_: Any, __: str, event: _Event) -> _Event:
-    """Leave out a traceback that was logged before, and that of an error which says itself what to do.
+    """Drop a traceback that was logged before, or whose error already says what to do.
 
     An exception that ends a worker passes several that log it: whoever caught it first, its service, the event loop.
     """
@@ -79,7 +79,7 @@ def harmless(_: Any, __: str, event: _Event) -> _Event:
 
 
 class OfProcess:
-    """Says in each line which process of several it comes from."""
+    """Adds the number of the process to each line, where there are several."""
 
     def __init__(self, number: int) -> None:
         self._number = number

@@ -1,6 +1,6 @@
-"""Groups and transactional ids that no flow declares: what the product's own tools go by in a cluster.
+"""Names of groups and transactional ids of the product's own tools, which no flow declares.
 
-They stand here, and not with the tools, since rights are granted on them (`streams.acls`).
+They are here, not with the tools, since rights are granted on them (`streams.acls`).
 """
 
 from typing import Final
@@ -12,18 +12,18 @@ PULL_PREFIX: Final = "streams.pull."
 DLQ_PREFIX: Final = "streams.dlq."
 """Transactional ids of a replay or discard; the name of the source follows."""
 REVIEW_GROUP: Final = "streams-dlq-review"
-"""Of who reads dead letters. Never joined: the client wants one."""
+"""Group of readers of dead letters. Never joined: the client requires one."""
 MONITOR_GROUP: Final = "streams-monitor"
-"""Of who looks at single records for the monitor. Never joined."""
+"""Group of the monitor's reads of single records. Never joined."""
 SCHEMAS_GROUP: Final = "streams-schemas"
-"""Of who looks for records with a schema id. Never joined."""
+"""Group of searches for records with a schema id. Never joined."""
 GROW_PREFIX: Final = "streams.grow."
 """Transactional ids of `streams topics grow`; the name of the source follows."""
 GROWTH_GROUP: Final = "streams-growth"
-"""Of who reads growth topics. Never joined: the client wants one."""
+"""Group of readers of growth topics. Never joined: the client requires one."""
 FORWARDED_GROUP: Final = "streams-forwarded"
-"""Of workers that read forwarded topics. Never joined, nor are offsets committed in it."""
+"""Group of workers that read forwarded topics. Never joined, and no offsets are committed in it."""
 VERSIONS_GROUP: Final = "streams-versions"
-"""Of who reads versions topics. Never joined."""
+"""Group of readers of versions topics. Never joined."""
 BACKFILL_PREFIX: Final = "streams.backfill."
 """Transactional ids of `streams backfill`; the name of the source follows."""

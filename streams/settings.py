@@ -5,7 +5,7 @@ of a file that holds it (as orchestrators mount secrets). An empty variable coun
 
 `KAFKA_CONFIG_<OPTION>` sets an option of librdkafka (`streams.kafka_options`).
 
-Every variable that the product reads is here, also those that are read before there are settings (`variable`).
+Every variable that the product reads is here, including those that are read before there are settings (`variable`).
 """
 
 import os
@@ -30,9 +30,9 @@ log = structlog.get_logger(__name__)
 
 TOKEN_CHARACTERS_MIN: Final = 16
 MEMORY_MB_MIN: Final = 256
-"""Least that a worker may be given."""
+"""Smallest memory setting of a worker."""
 SECRET_BYTES_MAX: Final = 65_536
-"""Of a file that holds a secret."""
+"""Largest file with a secret."""
 _TILES: Final = r"""^((https?://[A-Za-z0-9.:\[\]-]+)?/[^\s"'<>;,]*)?$"""
 """Address of tiles: without what would end an entry of a Content-Security-Policy."""
 _CONNECTIONS: Final = ("KAFKA_", "SCHEMA_REGISTRY_")
@@ -286,7 +286,7 @@ class Settings(BaseSettings):
     def secret(self, name: str) -> str | None:
         """A secret by the name of its variable, read again if it came from a file; None: not set.
 
-        While its file cannot be read, or is empty, it stays what it was when the file was last read.
+        While its file cannot be read, or is empty, the last value stays in use.
         """
         path = self._secret_files.get(name)
         if path is not None:
@@ -369,7 +369,7 @@ TOKENS: Final = (
     "STREAMS_REVIEW_TOKEN_REPLAY",
     "STREAMS_REVIEW_TOKEN_REVEAL",
 )
-"""Tokens of the review page. Each must be another one, of at least TOKEN_CHARACTERS_MIN characters of ASCII."""
+"""Tokens of the review page. They must differ, and have at least TOKEN_CHARACTERS_MIN characters of ASCII."""
 
 
 def load_settings(**overrides: Any) -> Settings:
@@ -401,7 +401,7 @@ def load_settings(**overrides: Any) -> Settings:
 
 
 def without_connections(values: Mapping[str, str]) -> dict[str, str]:
-    """Variables but for those of connections to Kafka and the registry."""
+    """Variables other than those of connections to Kafka and the registry."""
     return {name: value for name, value in values.items() if not name.upper().startswith(_CONNECTIONS)}
 
 
@@ -423,7 +423,7 @@ def settings_in(environment: Mapping[str, str]) -> Settings:
 
 
 def variable(name: str) -> str | None:
-    """One variable of the environment, for what is needed before, or without, settings; None: not set, or empty.
+    """One variable of the environment, for use before, or without, settings; None: not set, or empty.
 
     As in `Settings`, its name may be in lower case.
     """

@@ -1,4 +1,4 @@
-"""Metrics that worker and sink have alike. Names are a contract with dashboards and alerts."""
+"""Metrics that worker and sink share. Names are a contract with dashboards and alerts."""
 
 from dataclasses import dataclass
 
@@ -7,7 +7,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge
 
 @dataclass(frozen=True, slots=True)
 class SharedMetrics:
-    """What every process tells that consumes a topic and may lose its place to another one."""
+    """Metrics of every process that consumes a topic and may lose its place to another process."""
 
     fenced: Counter
     breaker_state: Gauge
@@ -25,6 +25,9 @@ class SharedMetrics:
                 registry=registry,
             ),
             paused_partitions=Gauge(
-                "streams_paused_partitions", "Partitions not consumed, by why.", ("reason",), registry=registry
+                "streams_paused_partitions",
+                "Partitions that are not consumed, by reason.",
+                ("reason",),
+                registry=registry,
             ),
         )

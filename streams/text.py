@@ -2,9 +2,9 @@
 
 
 def printable(text: object) -> str:
-    r"""`text` on one line, with nothing in it that a terminal would act upon.
+    r"""`text` on one line, without characters that a terminal would act upon.
 
-    For whatever comes from outside: keys, headers, names of topics and groups, messages of others. Control characters
+    For all external text: keys, headers, names of topics and groups, messages of others. Control characters
     (line ends too), escape sequences, marks that turn the direction of text and characters that cannot be encoded are
     written as `\x1b`, `\u202e` or `\U000e0001`. All else stays as it is; printing it twice changes nothing.
     """

@@ -26,7 +26,7 @@ _CHAIN_MAX: Final = 10
 
 
 def words_of(error: BaseException) -> str:
-    """Type and message of an error, the message masked where it may quote a value."""
+    """Type and message of an error, the message masked if it may quote a value."""
     name = type(error).__qualname__
     text = str(error)
     if not text:
@@ -71,7 +71,7 @@ def masked_exceptions(_: Any, __: str, event: MutableMapping[str, Any]) -> Mutab
 
 
 def mask_what_ends_the_process() -> None:
-    """Have the interpreter print masked tracebacks too: of an error that ends the process, or one of its threads."""
+    """Make the interpreter print masked tracebacks too, for errors that end the process or a thread."""
 
     def hook(_: type[BaseException], error: BaseException, __: TracebackType | None) -> None:
         if not isinstance(error, KeyboardInterrupt):

@@ -1,4 +1,4 @@
-"""Finds environment variables that look like settings and are none, so that a misspelt one does not go unnoticed."""
+"""Finds environment variables that look like settings but are not, so that misspelt ones are noticed."""
 
 import difflib
 import os
@@ -27,7 +27,7 @@ _KAFKA_SCRIPTS: Final = frozenset(
 
 
 def unknown_variables(environment: Mapping[str, str] | None = None) -> list[str]:
-    """A sentence for each variable that looks like a setting and is none; `environment`: default this process's."""
+    """A sentence for each variable that looks like a setting but is not; `environment`: default this process's."""
     known = known_variables()
     found = []
     for name in sorted(os.environ if environment is None else environment):
@@ -47,6 +47,6 @@ def unknown_variables(environment: Mapping[str, str] | None = None) -> list[str]
 
 
 def warn_of_unknown_variables() -> None:
-    """Log a warning for each of them: a misspelt setting would be ignored without a word."""
+    """Log a warning for each of them: otherwise a misspelt setting would be ignored silently."""
     for sentence in unknown_variables():
         log.warning(sentence)

@@ -81,7 +81,7 @@ class Canvas:
             self.text(x, y - 11, words, "small", "middle")
 
     def cross(self, x: float, y: float) -> None:
-        """A crash."""
+        """A cross that stands for a crash."""
         for sign in (1, -1):
             self._path([(x - 6, y - 6 * sign), (x + 6, y + 6 * sign)], "warn", 'stroke-width="2.4"')
 

@@ -25,7 +25,7 @@ class AvroDeserializer(Deserializer):
         self._avro = avro
 
     def __call__(self, value: bytes, ctx: SerializationContext) -> Any:  # noqa: ARG002 - Quix's signature
-        """The event."""
+        """Return the event of a message."""
         return self._avro.loads(value)
 
 

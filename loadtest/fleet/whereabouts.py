@@ -26,7 +26,7 @@ class Vehicles:
 
     @property
     def ids(self) -> pa.StringArray:
-        """Their ids."""
+        """Ids of the vehicles."""
         return numbered_texts(self.prefix, np.arange(self.devices), _DIGITS)
 
 

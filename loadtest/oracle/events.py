@@ -71,7 +71,7 @@ class Event(NamedTuple):
 
     @property
     def doubles(self) -> Doubles:
-        """Every double."""
+        """All fields of type double."""
         return self.latitude, self.longitude, self.speed_kmh, self.heading_deg
 
     @property
@@ -120,7 +120,7 @@ class OrderEvent(NamedTuple):
 
     @property
     def doubles(self) -> Doubles:
-        """Every double."""
+        """All fields of type double."""
         return self.place
 
     @property

@@ -68,15 +68,15 @@ class PartitionModel(PartitionJudge[AnyEvent]):
         return classify(event, skew_ms_max=self.skew_ms_max, record_bytes_max=self.record_bytes_max, now_ms=self.now_ms)
 
     def was_rejected(self, reject: Reject) -> None:
-        """Keep it."""
+        """Keep the rejected record."""
         self.rejected.append(reject._replace(timestamp_ms=0))
 
     def became_late(self, late: Late) -> None:
-        """Keep it."""
+        """Keep the event as late."""
         self.late.append(late)
 
     def was_dropped(self, event: AnyEvent) -> None:
-        """Keep it."""
+        """Keep the dropped event."""
         self.duplicates.append(event)
 
     @property

@@ -240,7 +240,7 @@ class _Vehicle:
             self.run_began = (to.event_time_ms, self.way_mm)
 
     def speed_kmh(self) -> float | None:
-        """Recent speed."""
+        """Speed over the recent positions."""
         if self.position is None:
             return None
         elapsed_ms = self.position.event_time_ms - self.since[0]

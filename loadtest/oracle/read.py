@@ -115,5 +115,5 @@ class TopicReader:
             yield from (message for message in batch if share.has(message.key()))
 
     def close(self) -> None:
-        """Disconnect."""
+        """Close the consumer."""
         self._consumer.close()

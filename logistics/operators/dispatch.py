@@ -102,7 +102,7 @@ class Dispatch(OperatorSpec):
 
     @property
     def name(self) -> str:
-        """`dispatch`."""
+        """Name of the operator: `dispatch`."""
         return "dispatch"
 
     def build(self, context: OperatorContext) -> "DispatchOperator":

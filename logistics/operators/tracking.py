@@ -67,7 +67,7 @@ class OrderTracking(OperatorSpec):
 
     @property
     def name(self) -> str:
-        """`tracking`."""
+        """Name of the operator: `tracking`."""
         return "tracking"
 
     def build(self, context: OperatorContext) -> "OrderTrackingOperator":

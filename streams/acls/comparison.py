@@ -1,4 +1,4 @@
-"""Rights that a principal should have against those that it has."""
+"""Compares the rights that a principal should have with those that it has."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ from streams.acls.rights import ANY_HOST, EVERYBODY, Grant, Kind, Pattern, Right
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """What a principal lacks, what is denied to it that it needs, and what it has beyond its rights."""
+    """What a principal lacks, what it needs and is denied, and what it has beyond its rights."""
 
     principal: str
     wanted: tuple[Right, ...]
@@ -18,7 +18,7 @@ class Comparison:
 
     @property
     def is_exact(self) -> bool:
-        """Whether it has what it should, and nothing else."""
+        """Whether it has exactly what it should."""
         return not (self.lacking or self.denied or self.beyond)
 
 
@@ -38,7 +38,7 @@ def compare(principal: str, wanted: Sequence[Right], grants: Iterable[Grant]) ->
 
 
 def _touches(denied: Right, wanted: Right) -> bool:
-    """Whether some of what is wanted is denied. To deny DESCRIBE denies nothing that implies it."""
+    """Whether some of the wanted rights are denied. A denial of DESCRIBE denies nothing that implies it."""
     if denied.includes(wanted):
         return True
     is_narrower = wanted.pattern is Pattern.PREFIXED and denied.name.startswith(wanted.name)

@@ -1,7 +1,8 @@
-"""Byte rates of roles, where it is known what comes into the sources at most. Pure.
+"""Byte rates of roles, if the maximum rate of the sources is known. Pure.
 
 A quota in Kafka holds for each broker and all clients of a principal together. Workers have none: throttled, they would
-not catch up after an outage, nor restore state in time. Who asks little has none either (monitor, steward, ci).
+not catch up after an outage, nor restore state in time. Roles with little traffic have none either (monitor, steward,
+ci).
 """
 
 from collections.abc import Iterable, Sequence
@@ -34,7 +35,7 @@ class Quota:
 
 
 def quota_of(roles: Iterable[Role], flows: Sequence[Pipeline], source_bytes_per_s: int) -> Quota:
-    """What `roles` of one principal need together, if so many bytes a second come into each source at most.
+    """What `roles` of one principal need together, if each source gets at most so many bytes a second.
 
     The gateway writes all sources. A sink reads each output, `CATCH_UP` times as fast; an output takes no more bytes
     than the sources of its flow bring.

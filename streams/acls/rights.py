@@ -57,7 +57,7 @@ IMPLIED: Final = {
 
 @dataclass(frozen=True, slots=True, order=True)
 class Right:
-    """An operation on resources of a kind. `why` is for people, and no part of what it is."""
+    """An operation on resources of a kind. `why` is for people, and does not distinguish rights."""
 
     kind: Kind
     name: str
@@ -66,7 +66,7 @@ class Right:
     why: str = field(default="", compare=False)
 
     def includes(self, other: "Right") -> bool:
-        """Whether who has this right has the other one as well."""
+        """Whether this right includes the other one."""
         if other.operation is not self.operation and other.operation not in IMPLIED.get(self.operation, ()):
             return False
         return self.kind is other.kind and self._names(other)
@@ -112,7 +112,7 @@ def on_topic(name: str, operation: Operation, why: str = "") -> Right:
 
 
 def least(rights: Iterable[Right]) -> tuple[Right, ...]:
-    """The rights without those that others of them include, sorted; reasons of equal ones are joined."""
+    """The rights without those that others include, sorted; reasons of equal ones are joined."""
     whys: dict[Right, list[str]] = {}
     for right in rights:
         whys.setdefault(right, []).append(right.why)

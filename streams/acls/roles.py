@@ -29,7 +29,7 @@ USER: Final = "User:"
 
 
 class Role(StrEnum):
-    """Who does what in a cluster."""
+    """Roles in a cluster."""
 
     WORKER = "worker"
     GATEWAY = "gateway"

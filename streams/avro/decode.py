@@ -1,4 +1,4 @@
-"""Decode: framed Avro records to columns of valid events; what is not one becomes a reject with its reason.
+"""Decodes framed Avro records to columns of valid events; other records become rejects with a reason.
 
 The columnar path decodes a whole micro-batch at once. When it refuses (one short record is enough), the batch is halved
 until the records concerned stand alone, and those are judged one by one by fastavro: one bad record costs one record.
@@ -34,7 +34,7 @@ from streams.batch.rejects import Reason, Reject
 _EXACT_RECORDS_MAX: Final = 16
 """Below this a refused batch is no longer halved but judged record by record."""
 _SAMPLES: Final = 8
-"""Records whose frame is looked at before a whole batch is taken for one of the usual schema."""
+"""Records whose frame is checked before the whole batch is assumed to have the usual schema."""
 _LOST: Final = (
     "headers whose names are not UTF-8, which could not be kept: {}; key, value and all other headers are as they "
     "came. Have the producer name its headers in UTF-8; a replay sends the record without these headers"
@@ -62,7 +62,7 @@ class Decoder:
         self._validator = Validator(reads, skew_ms_max, checks_key=checks_key)
         self._record_bytes_max = record_bytes_max
         self.skew_ms_max = skew_ms_max
-        """How far an event's time may be ahead of what it is judged by."""
+        """How far an event's time may be ahead of the time it is judged by."""
         self._usual: Plan | None = None
 
     def decode(
@@ -91,7 +91,7 @@ class Decoder:
             clock,
         )
         if len(others) * 2 < len(records):
-            self._usual = usual  # the rest is not what most records are like
+            self._usual = usual  # the rest differs from most records
         return merged(valid, rest, others)
 
     def _decode(self, records: Records, known: Known, skip: frozenset[int], clock: Clock | None) -> Decoded:
@@ -154,7 +154,7 @@ class Decoder:
         return plan, self._events_by_reference(records, rows, values, keys, found)
 
     def _left_out(self, records: Records, skip: frozenset[int]) -> list[int]:
-        """Rows that are not looked at, and those whose headers decide what they are."""
+        """Rows that are skipped, and those whose headers decide about them."""
         left_out = {*skip, *(records.headers_lost or ())}
         if records.headers is not None:
             left_out.update(_keys_in_headers(records.headers))
@@ -210,7 +210,7 @@ class Decoder:
         return decode_columns(plan, values, sizes, rows, self._reads, framed=True) if is_usual else None
 
     def _set_usual(self, groups: Mapping[tuple[SchemaKey, bool], list[int]], known: Known) -> None:
-        """Take the schema of most of the framed records for the usual one."""
+        """Make the schema of most of the framed records the usual one."""
         framed = {key: len(rows) for (key, framed), rows in groups.items() if framed and isinstance(key, int)}
         plans = [plan for schema_id in framed if isinstance(plan := known.get(schema_id), Plan)]
         if plans:
@@ -293,7 +293,7 @@ class Decoder:
         *,
         framed: bool,
     ) -> bool:
-        """Decode by the native library, what it doubts by the judge; False, and nothing done, where it cannot."""
+        """Decode with the native library, and records that it doubts with fastavro; False if it cannot decode any."""
         program = None if self._programs is None else self._programs.of(plan)
         if program is None or not values:
             return False
@@ -330,7 +330,7 @@ class Decoder:
     def _decode_exactly(
         self, plan: Plan, values: list[Any], rows: Int64, parts: list[Columns], rejects: list[Reject], *, framed: bool
     ) -> None:
-        """One by one, by fastavro: the judge of what a record is."""
+        """Decode one by one with fastavro, which decides what a record is."""
         decoded: list[dict[str, Any]] = []
         good: list[int] = []
         for row, value in zip(rows.tolist(), values, strict=True):

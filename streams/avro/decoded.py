@@ -1,4 +1,4 @@
-"""What a micro-batch is decoded to."""
+"""The result of decoding a micro-batch."""
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -15,7 +15,7 @@ from streams.batch.rejects import Reason, Reject
 _UNREAD: Final = frozenset({Reason.MALFORMED, Reason.INCOMPATIBLE_SCHEMA})
 
 Known = Mapping[SchemaKey, Plan | Reject]
-"""What is known of schemas by id or GUID: a plan, or a reject (its row is ignored) for every record that names it."""
+"""Known schemas by id or GUID: a plan, or a reject (its row is ignored) for every record that names it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,13 +48,13 @@ def merged(valid: Decoded, rest: Decoded, rows: Int64) -> Decoded:
 
 
 def note_unexpected(plan: Plan | Reject | None, rows: Sequence[int] | Int64, found: list[tuple[Plan, Int64]]) -> None:
-    """Add the rows that are written with `plan` to `found`, if its writer has fields that the reader does not know."""
+    """Add the rows written with `plan` to `found`, if its writer has fields that the reader does not know."""
     if isinstance(plan, Plan) and plan.unexpected:
         found.append((plan, np.asarray(rows, dtype=np.int64)))
 
 
 def without(rejects: Sequence[Reject], found: list[tuple[Plan, Int64]]) -> list[tuple[Plan, Int64]]:
-    """The rows but for those that are no value of their schema: nobody knows what is in them."""
+    """Leave out rows that are not valid values of their schema: their content is unknown."""
     if not found or not rejects:
         return found
     unread = np.array([reject.row for reject in rejects if reject.reason in _UNREAD], dtype=np.int64)

@@ -11,7 +11,7 @@ from typing import Final
 SCHEMA_ID_HEADER: Final = "__value_schema_id"
 FRAME_BYTES: Final = 5
 NOT_FRAMED: Final = "no schema id: the value does not begin with the frame's magic byte"
-"""What is said of a value without a frame, where no header names its schema."""
+"""Message for a value without a frame, where no header names its schema."""
 _GUID_BYTES: Final = 17
 
 SchemaKey = int | str

@@ -1,4 +1,4 @@
-"""What the engine knows of schemas by id or GUID: plans, and those that cannot be read. Both are bounded."""
+"""The schemas that the engine knows by id or GUID: plans, and unusable ones. Both are bounded."""
 
 from collections.abc import Iterable, Iterator, Mapping
 
@@ -18,7 +18,7 @@ class KnownSchemas(Mapping[SchemaKey, Plan | Reject]):
     def __init__(self, *, plans_max: int = SCHEMAS_MAX, rejects_max: int = UNKNOWN_SCHEMAS_MAX) -> None:
         self._plans: dict[SchemaKey, Plan] = {}
         self._rejects: dict[SchemaKey, Reject] = {}
-        """Both: the least recently used first."""
+        """Both are ordered by last use, the oldest first."""
         self._plans_max = plans_max
         self._rejects_max = rejects_max
 
@@ -34,7 +34,7 @@ class KnownSchemas(Mapping[SchemaKey, Plan | Reject]):
         return len(self._plans) + len(self._rejects)
 
     def learn(self, known: Known) -> None:
-        """Take note of what the registry has answered."""
+        """Add an answer of the registry."""
         for key, found in known.items():
             self.forget(key)
             if isinstance(found, Reject):
@@ -43,19 +43,19 @@ class KnownSchemas(Mapping[SchemaKey, Plan | Reject]):
                 self._plans[key] = found
 
     def forget(self, key: SchemaKey) -> None:
-        """Know nothing of this schema any more."""
+        """Forget this schema."""
         self._plans.pop(key, None)
         self._rejects.pop(key, None)
 
     def used(self, keys: Iterable[SchemaKey]) -> None:
-        """Note that records named these schemas."""
+        """Record that records named these schemas."""
         for key in keys:
             for kept in (self._plans, self._rejects):
                 if key in kept:
                     kept[key] = kept.pop(key)  # type: ignore[assignment]  # of the same dictionary
 
     def trim(self) -> None:
-        """Forget what was not used for the longest, down to the bounds."""
+        """Remove the least recently used entries, down to the bounds."""
         _trim(self._plans, self._plans_max)
         _trim(self._rejects, self._rejects_max)
 

@@ -1,10 +1,10 @@
-"""Logical types: what they may annotate (Avro 1.12, "Logical Types"), and whether two of them say the same of a number.
+"""Logical types: valid uses (Avro 1.12, "Logical Types"), and whether two of them mean the same number.
 
 Avro's rules of compatibility look at the stored type only: a `timestamp-micros` resolves to a `timestamp-millis`, and
-its value is a time 1000 times too large. This module is the judge of that for the decoder and for the schema gate.
+its value is a time 1000 times too large. This module decides that for the decoder and for the schema gate.
 
-A logical type in the wrong place (`misuse`) is ignored, as every reader ignores it. A type without one claims no unit
-and goes with any.
+A logical type in the wrong place (`misuse`) is ignored, as every reader ignores it. A type without one has no unit and
+fits any.
 """
 
 from collections.abc import Iterator, Mapping
@@ -44,7 +44,7 @@ _DEBEZIUM: Final[Mapping[str, str]] = {
 """Units that Debezium names in `connect.name`, on an int or a long without a logical type."""
 _TEXT: Final = "text"
 _IN_BYTES: Final = ("decimal", "big-decimal")
-"""Numbers in the bytes of a two's complement: as text they are nothing, and text is no such number."""
+"""Stored as two's complement bytes: as text they are meaningless, and text is no such number."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +58,7 @@ class Difference:
 
 
 def unit(schema: Schema) -> str:
-    """What a type says of the value that is stored: its logical type, of a decimal with the scale; "" if nothing.
+    """The unit of a stored value: its logical type, of a decimal with the scale; "" if it has none.
 
     `schema` is a type's name or object; a union, a record, an array or a map has no unit.
     """
@@ -73,7 +73,7 @@ def unit(schema: Schema) -> str:
 
 
 def difference(writer: Schema, reader: Schema) -> str | None:
-    """How what is written as `writer` would be read wrong as `reader`, in words; None if it would not.
+    """How values written as `writer` would be misread as `reader`, in words; None if they would not.
 
     Both are types without parts (a name, or an object with `type`), between which Avro has a promotion or none is
     needed. The words are a predicate with both units, such as `written as date, read as timestamp-millis`.

@@ -1,4 +1,4 @@
-"""Which values of a writer's type have one in a reader's type: Avro's schema resolution as fastavro carries it out.
+"""Which values of a writer's type can be read as a reader's type: Avro's schema resolution, as in fastavro.
 
 All schemas here are as `fastavro.parse_schema` gives them: names and references in full; logical types are off.
 """
@@ -24,7 +24,7 @@ _ALWAYS: Final[Mapping[str, frozenset[str]]] = {
     "bytes": frozenset({"bytes"}),
     "null": frozenset({"null"}),
 }
-"""What each primitive type may be read as, whatever its value: bytes that are no UTF-8 are no string."""
+"""What each primitive type can always be read as; not bytes as string, which may not be UTF-8."""
 
 
 class Types:
@@ -56,13 +56,13 @@ def kind_of(schema: Schema) -> str:
 
 
 def is_named_for(writer: Schema, reader: Schema) -> bool:
-    """Whether a reader's named type is meant for a writer's: the same name, namespaces aside, or an alias."""
+    """Whether a reader's named type matches a writer's: the same name, ignoring namespaces, or an alias."""
     name, aliases = writer["name"], reader.get("aliases", ())
     return last_name(name) == last_name(reader["name"]) or name in aliases or last_name(name) in aliases
 
 
 def resolves(writer: Schema, reader: Schema, types: Types) -> bool:  # noqa: PLR0911 - one for each kind of type
-    """Whether every value of `writer` has one in `reader`, but for strings that are no UTF-8. In doubt: no.
+    """Whether every value of `writer` can be read as `reader`, apart from strings that are not UTF-8. In doubt: no.
 
     Neither may contain itself.
     """
@@ -99,7 +99,7 @@ def first_choice(writer: Schema, reader: list[Schema], types: Types) -> Schema |
 
 
 def _is_first_choice(writer: Schema, reader: Schema) -> bool:
-    """Whether a branch is taken for a type, before anything is known of what is within it."""
+    """Whether a branch is chosen for a type, without looking into it."""
     written, read = kind_of(writer), kind_of(reader)
     if written in _ALWAYS:
         return read in _ALWAYS[written] or (written == "bytes" and read == "string")
@@ -122,7 +122,7 @@ def matched_fields(writer: Schema, reader: Schema) -> Iterator[tuple[Schema | No
 
 
 def may_skip(writer: Schema, reader: Schema) -> bool:
-    """Whether some field of a writer's record may have no place in the reader's record. In doubt: yes."""
+    """Whether some field of a writer's record may be missing in the reader's record. In doubt: yes."""
     readers = [each for each in named_types(reader) if each["type"] == "record"]
     for written in named_types(writer):
         if written["type"] != "record":
@@ -171,10 +171,10 @@ def _unexpected(writer: Schema, reader: Schema, path: str, types: Types) -> Iter
 
 
 def unshadowed(writer: Schema, reader: Schema) -> Schema:
-    """The reader with only those aliases of fields that are needed to read the writer.
+    """The reader with only those field aliases that are needed to read the writer.
 
-    A field's own name goes before its aliases, and the first alias before the others; fastavro trips over a writer that
-    has more than one of them.
+    A field's own name takes precedence over its aliases, and the first alias over the others; fastavro fails on a
+    writer that has more than one of them.
     """
     found = copy.deepcopy(reader)
     records = [each for each in named_types(writer) if each["type"] == "record"]

@@ -1,9 +1,9 @@
 """The optional native decoder: the same columns as `streams.avro.values`, at a fraction of the CPU time.
 
 The library `streams_native` (the distribution `logistics-streams-native`, `native/` in the repository) interprets a
-program that is made here of a plan, without the interpreter lock. It decodes a record only if it is in no doubt of it:
-every other record is left to the Python decoder, whose judge is fastavro. What a program cannot express (`program_of`)
-is decoded in Python as a whole. So results do not depend on whether the library is there.
+program that is made here of a plan, without the interpreter lock. It decodes a record only if it is certain of it: all
+others are left to the Python decoder, which follows fastavro. Plans that a program cannot express (`program_of`) are
+decoded in Python entirely. So results do not depend on whether the library is installed.
 """
 
 import functools
@@ -52,13 +52,13 @@ from streams.limits import ID_BYTES_MAX, KEY_BYTES_MAX, NATIVE_DEPTH_MAX, SCHEMA
 Mode = Literal["auto", "off", "on"]
 MODULE: Final = "streams_native"
 INTERFACE: Final = 3
-"""What is passed to the library and back; a library with another number is not used."""
+"""Version of the interface between Python and the library; a library with another number is not used."""
 _NUMERIC: Final = frozenset({"boolean", "long", "float", "double", "enum"})
 
 
 @dataclass(frozen=True, slots=True)
 class Native:
-    """The library, and what it says of itself."""
+    """The library, and its description of itself."""
 
     library: Library
     version: str
@@ -75,7 +75,7 @@ class Choice:
 
 @dataclass(frozen=True, slots=True)
 class NativeProgram:
-    """How values of one plan become the columns of one flow, by the library."""
+    """How the library turns values of one plan into the columns of one flow."""
 
     plan: Plan
     program: DecodingProgram
@@ -84,8 +84,10 @@ class NativeProgram:
     constant_texts: tuple[tuple[int, str | None], ...]
     numbers: int
     ranges: tuple[tuple[int, float, float], ...] | None
-    """Of each number column that is decoded: the least and the greatest valid value. None: a constant is not valid, and
-    so is no record."""
+    """For each decoded number column, the smallest and the largest valid value.
+
+    None: a constant is invalid, and so is every record.
+    """
 
     def frame(self) -> bytes:
         """What a framed value of the plan begins with."""
@@ -94,16 +96,16 @@ class NativeProgram:
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """What the library has made of some values."""
+    """What the library decoded from some values."""
 
     columns: Columns
     doubted: Int64
-    """Positions (in the values) of the records that it leaves to the judge."""
+    """Positions (in the values) of the records that it leaves to fastavro."""
 
 
 @functools.cache
 def choose(mode: Mode) -> Choice:
-    """The native decoder if it is wanted, there, and passes a check of itself; else the reason why it is not used.
+    """The native decoder if it is wanted, installed, and passes its self-check; else the reason why it is not used.
 
     Raises:
         UsageError: the mode is `on`, and it cannot be used.
@@ -141,7 +143,7 @@ class _NoProgram(Exception):
 
 
 def program_of(native: Native, plan: Plan, reads: ReaderFields) -> NativeProgram | None:
-    """The program for a plan; None where it has none: its records are decoded in Python."""
+    """The program for a plan; None where there is none: its records are decoded in Python."""
     if plan.bare_json is None or plan.columns is None:
         return None
     try:
@@ -215,7 +217,7 @@ def _require(shape: Shape, kind: int, *, is_nullable: bool) -> None:
 
 
 def _words(shape: Shape, depth: int, codes: tuple[int, ...] | None, *, is_read: bool) -> Iterator[int]:
-    """A type in preorder, for the library. Text that is not read need not be UTF-8: there it is bytes."""
+    """A type in preorder, for the library. Unread text need not be UTF-8: it counts as bytes."""
     if depth > NATIVE_DEPTH_MAX:
         raise _NoProgram
     if shape.nullable:
@@ -243,13 +245,13 @@ def _words(shape: Shape, depth: int, codes: tuple[int, ...] | None, *, is_read: 
 
 
 class Programs:
-    """The programs of a flow's plans, each made when its plan is first met."""
+    """The programs of a flow's plans, each made when its plan is first used."""
 
     def __init__(self, native: Native, reads: ReaderFields) -> None:
         self._native = native
         self._reads = reads
         self._made: dict[int, tuple[Plan, NativeProgram | None]] = {}
-        """By schema id: an id may get another plan."""
+        """By schema id; an id may get another plan later."""
 
     def of(self, plan: Plan) -> NativeProgram | None:
         """The program of a plan; None where it has none."""
@@ -267,7 +269,7 @@ class Programs:
 def decode_natively(
     program: NativeProgram, values: list[Any], rows: Int64, *, framed: bool, bytes_max: int
 ) -> Part | None:
-    """The columns of `values`, which stand at `rows` of the batch, and which of them the judge is to see.
+    """The columns of `values`, which are at `rows` of the batch, and the ones that fastavro has to decide.
 
     None when they are for the Python decoder as a whole: one is no bytes object, is longer than `bytes_max`, or
     (`framed`) does not begin with the frame of the plan's schema.
@@ -278,7 +280,7 @@ def decode_natively(
     except BaseException as error:
         if type(error).__name__ != PANIC:
             raise
-        return None  # whatever a record holds, it is that record's matter: the Python decoder says what it is
+        return None  # a bad record must affect only itself: the Python decoder finds what is wrong
     return None if decoded is None else Part(_columns(program, decoded, rows), decoded.doubted)
 
 
@@ -294,7 +296,7 @@ class PartByReference:
     event_time: Int64
     sequence: Int64
     words: tuple[UInt64, UInt64, UInt64]
-    """Of the identities, with the event time."""
+    """The third identity words, with the event time."""
     payload: NDArray[np.float64]
     texts: list[pa.Array]
 
@@ -302,9 +304,9 @@ class PartByReference:
 def decode_by_reference(
     program: NativeProgram, values: ByteRefs, keys: ByteRefs, limits_ms: Int64, *, bytes_max: int
 ) -> PartByReference | None:
-    """The events of framed values that are valid; the key of each is in `keys`, its time at most its `limits_ms`.
+    """The valid events among framed values; each has its key in `keys`, and a time up to its `limits_ms`.
 
-    None when all are for the Python decoder. Whatever is not valid it has to decode again, to say why.
+    None when all are for the Python decoder. It has to decode invalid ones again, to find the reason.
     """
     if program.ranges is None:
         return None

@@ -1,4 +1,4 @@
-"""Whether the native library is right about known records, ids and columns: asked once, before it is used."""
+"""Self-check of the native library with known records, ids and columns, run once before it is used."""
 
 import hashlib
 from typing import Final
@@ -47,12 +47,12 @@ _CHECK_DIGEST: Final = hashlib.blake2b("éa".encode(), digest_size=16).digest()
 
 
 def what_is_wrong(library: Library) -> str | None:
-    """What the library makes of something known that it should not; None if all is well."""
+    """What the library gets wrong, in words; None if nothing."""
     return _wrong_values(library) or _wrong_ids(library) or _wrong_refs(library)
 
 
 def _wrong_values(library: Library) -> str | None:
-    """What the library makes of a known record that it should not; None if all is well."""
+    """What the library gets wrong about a known record; None if nothing."""
     short, foreign = _CHECK_VALUE[:-1], b"\1" + _CHECK_VALUE[1:]
     try:
         program = library.Program([([*words], sinks) for words, sinks in _CHECKED], 2, 2)
@@ -65,7 +65,7 @@ def _wrong_values(library: Library) -> str | None:
     except (ValueError, TypeError, AttributeError) as error:
         return f"{type(error).__name__}: {error}"
     if found is None or refused != [None, None, None]:
-        return "it refuses what is right, or the reverse"
+        return "it refuses valid records, or accepts invalid ones"
     texts = [(offsets.tolist(), data.tobytes(), is_valid.tolist()) for offsets, data, is_valid in found.texts]
     values = (
         found.rows, found.doubted.tolist(), [column.tolist() for column in found.longs], found.numbers.tolist(),
@@ -80,7 +80,7 @@ def _wrong_values(library: Library) -> str | None:
 
 
 def _wrong_ids(library: Library) -> str | None:
-    """What it makes of known ids that it should not; None if all is well."""
+    """What the library gets wrong about known ids; None if nothing."""
     hi, lo, word = (np.zeros(8, np.uint64) for _ in range(3))
     column, zeros = np.array([1, 2, 1, 3], np.uint64), np.zeros(4, np.uint64)
     try:
@@ -91,7 +91,7 @@ def _wrong_ids(library: Library) -> str | None:
 
 
 def _wrong_refs(library: Library) -> str | None:
-    """What it makes of a known column by reference that it should not; None if all is well."""
+    """What the library gets wrong about a known column by reference; None if nothing."""
     good, name = _CHECK_VALUE.replace(b"\x7f", b"\x0e", 1), "éa".encode()  # the time is 7
     given, named = [None, good, _CHECK_VALUE, good[:-1], good, good], [name, name, name, name, b"k", None]
     try:

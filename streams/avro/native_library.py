@@ -1,4 +1,4 @@
-"""What the native library offers, as types; and the numbers by which types and columns are named to it."""
+"""Types of the native library, and the numbers that stand for types and columns in its interface."""
 
 from collections.abc import Sequence
 from typing import Any, Final, Protocol
@@ -39,7 +39,7 @@ class Decoded(Protocol):
 
     @property
     def nulls(self) -> Bools:
-        """Which of them are null."""
+        """Which of the numbers are null."""
 
     @property
     def texts(self) -> Sequence[tuple[NDArray[np.int32], NDArray[np.uint8], Bools]]:
@@ -71,7 +71,7 @@ class DecodedRefs(Protocol):
 
     @property
     def event_id(self) -> refs.ByteRefs:
-        """Ids."""
+        """The event ids."""
 
     @property
     def longs(self) -> Sequence[Int64]:
@@ -119,7 +119,7 @@ class DecodingProgram(Protocol):
 
 
 class Library(Protocol):
-    """The module `streams_native`, as far as it is used in any mode."""
+    """The module `streams_native`, as far as any mode uses it."""
 
     INTERFACE: int
     __version__: str
@@ -128,7 +128,7 @@ class Library(Protocol):
     ByteRefs: type[refs.ByteRefs]
 
     def KeyMap(self) -> refs.KeyMap:  # noqa: N802 - a class of the library
-        """An empty one."""
+        """Make an empty map."""
 
     def Program(self, fields: list[Any], numbers: int, texts: int) -> DecodingProgram:  # noqa: N802 - a class of the library
         """Make a program.

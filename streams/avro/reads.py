@@ -1,4 +1,4 @@
-"""Which fields of a record the decoder reads, and what it asks of their values."""
+"""The fields of a record that the decoder reads, and what their values have to be."""
 
 from collections.abc import Mapping
 from typing import Protocol
@@ -37,4 +37,4 @@ class ReaderFields(Protocol):
 
     @property
     def fields_read(self) -> tuple[str, ...]:
-        """All of them."""
+        """All fields that are read."""

@@ -1,12 +1,12 @@
-"""Schema resolution, once per writer schema: from writer and reader schema to a decoding plan.
+"""Schema resolution, once per writer schema: makes a decoding plan from writer and reader schema.
 
 Follows the Avro 1.12 specification, "Schema Resolution": fields are matched by name (or the reader's alias), missing
-ones take the reader's default, unknown ones are skipped, numbers are promoted. Where every value of the writer's schema
-has one in the reader's, and what the flow reads are simple columns, the plan is columnar, whatever else is in the
-schema; otherwise records are decoded one by one by fastavro, which is the judge in both cases.
+ones take the reader's default, unknown ones are skipped, numbers are promoted. If every value of the writer's schema
+can be read as the reader's, and the flow reads only simple columns, the plan is columnar, whatever else is in the
+schema. Otherwise fastavro decodes records one by one; it decides in both cases.
 
-Logical types are annotations of the stored type: they are taken off before decoding, so that a timestamp is its number
-on the columnar path and on the exact one alike.
+Logical types are annotations of the stored type: they are removed before decoding, so that a timestamp is its number on
+both paths.
 """
 
 import dataclasses
@@ -54,7 +54,7 @@ Decoding them with the value saves cutting them off every record, and brings the
 
 
 class IncompatibleSchema(Exception):
-    """What is written with the writer schema cannot be read with the reader schema."""
+    """Data written with the writer schema cannot be read with the reader schema."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +80,7 @@ class Plan:
     """Writer schema with the frame in front, for columnar decoding; None: record by record only."""
     bare_json: str | None
     kinds: tuple[str, ...] = ()
-    """Type of each writer field, `?` after a nullable one; empty for those that are no simple column."""
+    """Type of each writer field, `?` after a nullable one; empty for types that are not simple columns."""
     shapes: tuple[Shape, ...] = ()
     """What the values of each writer field are made of: their encoded size follows from it."""
     columns: Mapping[str, Column] | None = None
@@ -92,7 +92,7 @@ class Plan:
     """Whether the writer has fields, at any depth, that the reader may not know: fastavro skips them without looking at
     their lengths."""
     others: Mapping[int, str] = dataclasses.field(default_factory=dict)
-    """Of a writer's schema that is a union: the branches that are no event of the reader, by position."""
+    """If the writer's schema is a union: by position, the branches that are not events of the reader."""
     unexpected: tuple[str, ...] = ()
     """Paths of the writer's fields that the reader does not know: skipped, and counted."""
 
@@ -203,7 +203,7 @@ def build_plan(schema_id: int, writer_text: str, reader_text: str) -> Plan:
 
 
 def _records_of(schema_id: int, writer: Schema, reader: Schema, types: Types) -> tuple[list[Schema], dict[int, str]]:
-    """The writer's record, or those branches of its union that are events of the reader; and the other branches.
+    """The writer's record, or the branches of its union that are events of the reader; and the other branches.
 
     Raises:
         IncompatibleSchema: there is none.
@@ -223,7 +223,7 @@ def _records_of(schema_id: int, writer: Schema, reader: Schema, types: Types) ->
 
 
 def _columns(schema_id: int, writer: Schema, reader: Schema, types: Types) -> tuple[dict[str, Column], bool]:
-    """Where the reader's fields come from, and whether every value of the writer has one (or is an enum's symbol).
+    """Where the reader's fields come from, and whether each of the writer's values can be read (or is a symbol).
 
     Raises:
         IncompatibleSchema: a field comes from nowhere.
@@ -240,7 +240,7 @@ def _columns(schema_id: int, writer: Schema, reader: Schema, types: Types) -> tu
                 raise IncompatibleSchema(f"schema {schema_id} lacks field {field['name']!r}, and {why}")
             columns[field["name"]] = Column(None, field["default"])
             continue
-        if column_kind(field["type"]):  # what a flow may read: its column must come as it is
+        if column_kind(field["type"]):  # a field that the flow may read: its column must be usable unchanged
             is_total &= _is_simple_pair(written["type"], field["type"])
         else:
             is_total &= resolves(written["type"], field["type"], types)
@@ -249,7 +249,7 @@ def _columns(schema_id: int, writer: Schema, reader: Schema, types: Types) -> tu
 
 
 def misfit_default(field: Mapping[str, Any]) -> str | None:
-    """Why a field's default is no number of its type (logical types off), though a number it is; None when it fits."""
+    """Why a field's default is a number that does not fit its type (logical types removed); None when it fits."""
     default = field.get("default")
     if isinstance(default, bool) or not isinstance(default, int | float):
         return None
@@ -280,7 +280,7 @@ def _codes(writer: Schema, reader: Schema) -> tuple[int, ...] | None:
 
 
 def unbounded(schema: Schema) -> str | None:
-    """Why a small value of a schema (logical types off) may keep a decoder busy or overflow its stack; else None.
+    """Why a small value of a schema could keep a decoder busy or overflow its stack; else None.
 
     That is a type that contains itself (fastavro recurses in C), and an array of items without bytes (its count alone
     says how often it loops).
@@ -316,7 +316,7 @@ def unbounded(schema: Schema) -> str | None:
 
 
 class _Unbounded(Exception):
-    """A schema of which a small value may cost without bound."""
+    """A schema of which a small value may cost unbounded work."""
 
 
 def column_kind(schema: Schema) -> str:
@@ -349,7 +349,7 @@ def _is_same_enum(writer: Schema, reader: Schema) -> bool:
 
 
 def _refuse_hopeless(schema_id: int, writer: Schema, reader: Schema) -> None:
-    """Refuse pairs of simple types between which no promotion exists; what is left is judged record by record."""
+    """Refuse pairs of simple types without a promotion; others are decided record by record."""
     for written, field in matched_fields(writer, reader):
         if written is None:
             continue

@@ -16,11 +16,11 @@ from streams.batch.records import Records
 from streams.limits import KEY_BYTES_MAX
 
 LAST: Final = int(np.iinfo(np.int64).max)
-"""Sequence of a deletion: it comes after all rows of its time."""
+"""Sequence number of a deletion: it comes after all rows of its time."""
 
 
 class TableDecoder(Decoder):
-    """Decoder of a table. The id field that it is given is not looked at; all is decoded in Python.
+    """Decoder of a table. It ignores the id field; everything is decoded in Python.
 
     A record with a key and no value is an event too: that the row of the key is deleted, at the record's timestamp. Its
     value is empty, its fields are null.
@@ -29,7 +29,7 @@ class TableDecoder(Decoder):
     def decode(
         self, records: Records, known: Known, skip: frozenset[int] = frozenset(), clock: Clock | None = None
     ) -> Decoded:
-        """As every decoder; tombstones that a growth has left are neither events nor rejects."""
+        """As every decoder; tombstones left by a growth are neither events nor rejects."""
         found = super().decode(records, known, skip, clock)
         gone = [reject.row for reject in found.rejects if _is_tombstone(records, reject.row)]
         events = _named_by_place(found.events, records.offset[found.events.row])
@@ -55,7 +55,7 @@ def _has_moved(records: Records, row: int) -> bool:
 
 
 def _named_by_place(events: Events, offset: Int64) -> Events:
-    """The events with the offsets of their records for ids, so written that they sort as the log does."""
+    """The events with ids made from the offsets of their records, written so that they sort like the log."""
     digest = np.ones(len(events), dtype=np.bool_)
     return replace(
         events,

@@ -21,10 +21,10 @@ _OR_TOO_LARGE: Final = f", or a whole number beyond {WHOLE_NUMBER_MAX} (2^53), w
 
 
 class Validator:
-    """Of one source. Pure."""
+    """Checks the decoded records of one source. Pure."""
 
     def __init__(self, reads: ReaderFields, skew_ms_max: int, *, checks_key: bool = True) -> None:
-        """`skew_ms_max`: how far an event's time may be ahead of what it is judged by.
+        """`skew_ms_max`: how far an event's time may be ahead of the time it is judged by.
 
         Without `checks_key` a record may have another key than its key field says.
         """
@@ -81,7 +81,7 @@ class Validator:
         return events.take(~bad)
 
     def _mismatched(self, keys: Objects, fields: Columns) -> Bools:
-        """Which records have another key than their key field says."""
+        """Which records have a key that differs from their key field."""
         if not self._checks_key:
             return np.zeros(len(keys), dtype=np.bool_)
         named = pc.equal(pa.array(keys, pa.binary()), fields.key_field.cast(pa.binary()))

@@ -1,4 +1,4 @@
-"""Values to the reader's columns: a whole batch at once, or one by one by fastavro, the judge of what a value is."""
+"""Decodes values to the reader's columns: a whole batch at once, or one by one with fastavro, which decides."""
 
 import io
 import math
@@ -25,11 +25,11 @@ from streams.text import counted
 
 _UNREADABLE: Final = "not readable with the flow's schema"
 PANIC: Final = "PanicException"
-"""What a panic of native code is raised as; a BaseException of no module, so that it is known by its name only."""
+"""Type name of a panic of native code: a BaseException of no module, so that it is known by name only."""
 _ADDRESS: Final = re.compile(r"<[\w.]+ object at 0x[0-9a-f]+>")
-"""How fastavro names what it reads from: by its place in memory, which is another one each time."""
+"""fastavro names its input by a memory address, which differs each time."""
 _GARBAGE_ERRORS: Final = (EOFError, IndexError, KeyError, OverflowError, TypeError, ValueError, MemoryError)
-"""What fastavro raises on bytes that are not what the schema says."""
+"""What fastavro raises on bytes that do not match the schema."""
 
 IdWords = tuple[UInt64, UInt64, Bools]
 
@@ -44,13 +44,13 @@ class Columns:
     event_time: Int64
     sequence: Int64
     payload: Float64
-    """A whole number that a double may not hold as it is (`WHOLE_NUMBER_MAX`) is an infinity, which is `invalid`."""
+    """A whole number that a double may not hold exactly (`WHOLE_NUMBER_MAX`) is an infinity, which is `invalid`."""
     nulls: Bools
     """Shape of payload: where it is null (a NaN that is not null is `invalid`)."""
     texts: list[pa.Array]
     """The text fields."""
     words: IdWords | None = None
-    """Words of the event ids, as `event_ids.id_words` gives them, where they are known already."""
+    """Words of the event ids, as `event_ids.id_words` returns them, if they are known already."""
 
     def id_words(self) -> IdWords:
         """Words of the event ids."""
@@ -82,7 +82,7 @@ def decode_fields(
     except BaseException as error:
         if type(error).__name__ != PANIC:
             raise
-        return None  # the judge shall say what it is: whatever a record holds, it is that record's matter
+        return None  # fastavro decides what it is: a bad record must affect only itself
     written = batch.columns
     if framed:
         magic, ids = written[0], written[1].to_numpy().view(np.uint32)
@@ -96,7 +96,7 @@ def decode_fields(
 
 
 def _read_columns(plan: Plan, written: Sequence[pa.Array], names: Sequence[str]) -> dict[str, pa.Array] | None:
-    """The columns of `names`; None when some value has none in the reader: text that is no UTF-8, an unknown symbol."""
+    """The columns of `names`; None when some value cannot be read: text that is not UTF-8, an unknown symbol."""
     resolved = plan.columns or {}
     read = {column.position for column in resolved.values()}
     for position, (values, shape) in enumerate(zip(written, plan.shapes, strict=True)):
@@ -104,7 +104,7 @@ def _read_columns(plan: Plan, written: Sequence[pa.Array], names: Sequence[str])
             return None
     columns: dict[str, pa.Array] = {}
     for name, column in resolved.items():
-        if name not in names:  # not wanted, but a symbol without a place in the reader is a mismatch all the same
+        if name not in names:  # not read, but a symbol that the reader lacks is a mismatch anyway
             codes, place = column.codes, column.position
             if codes and place is not None and -1 in codes and _translated(written[place], codes) is None:
                 return None
@@ -193,7 +193,7 @@ def _number(plan: Plan, name: str, value: Any) -> float | None:
 
 
 def _is_inexact(column: pa.Array) -> Bools:
-    """Which whole numbers are so large that a double may not hold them as they are."""
+    """Which whole numbers are so large that a double may not hold them exactly."""
     too_large = pc.or_(pc.greater(column, WHOLE_NUMBER_MAX), pc.less(column, -WHOLE_NUMBER_MAX))
     found: Bools = too_large.fill_null(pa.scalar(value=False)).to_numpy(zero_copy_only=False)
     return found
@@ -236,8 +236,8 @@ def _concat_words(parts: Sequence[Columns], order: Int64) -> IdWords | None:
 def decode_one(plan: Plan, body: bytes) -> dict[str, Any] | tuple[Reason, str]:
     """One value by fastavro: the reader's record, or why there is none.
 
-    A value that the reader does not read to its end must be one of the writer's schema all the same: what fastavro
-    skips may be cut off without its noticing.
+    A value that the reader does not read to its end must still be valid for the writer's schema: fastavro does not
+    notice when a part that it skips is cut off.
     """
     if plan.is_skipping and (malformed := _why_not_whole(plan, body)) is not None:
         return malformed
@@ -256,7 +256,7 @@ def decode_one(plan: Plan, body: bytes) -> dict[str, Any] | tuple[Reason, str]:
 
 
 def _why_not_whole(plan: Plan, body: bytes) -> tuple[Reason, str] | None:
-    """Why bytes are no value of the writer's schema; None if they are. Text need not be UTF-8, as in columns."""
+    """Why bytes are not a value of the writer's schema; None if they are. Text need not be UTF-8, as in columns."""
     stream = io.BytesIO(body)
     try:
         fastavro.schemaless_reader(stream, plan.writer, None, handle_unicode_errors="ignore")
@@ -266,7 +266,7 @@ def _why_not_whole(plan: Plan, body: bytes) -> tuple[Reason, str] | None:
 
 
 def _nulls(plan: Plan, body: bytes) -> str:
-    """Names the fields of a whole value that are null where the reader takes no null; empty if there is none."""
+    """Names of the fields of a whole value that are null where the reader allows no null; empty if there are none."""
     value: Any = fastavro.schemaless_reader(io.BytesIO(body), plan.writer, None, handle_unicode_errors="ignore")
     reader: Any = plan.reader
     if not isinstance(value, dict):

@@ -1,11 +1,11 @@
-"""Avro's binary encoding in columns: a schema for the columnar decoder that reads the same bytes, and sizes of values.
+"""Avro's binary encoding in columns: an equivalent schema for the columnar decoder, and sizes of values.
 
-The decoder knows records, arrays, maps, unions, text and numbers. What it does not know is given to it as something
-with the same bytes: `bytes` as a string that nobody takes for text, a `fixed` as a record of doubles and floats, an
-enum as the number of its symbol, a branch of a larger union as a record with one field, a reference as its type.
+The decoder supports records, arrays, maps, unions, text and numbers. Other types are described to it as types with the
+same bytes: `bytes` as a string that is not used as text, a `fixed` as a record of doubles and floats, an enum as the
+number of its symbol, a branch of a larger union as a record with one field, a reference as its type.
 
-It accepts bytes after the end of a value, and numbers in more bytes than they need. So the size that the decoded
-values need is compared with the size that they came in.
+It accepts bytes after the end of a value, and numbers in more bytes than they need. So the size that the decoded values
+need is compared with the actual size.
 """
 
 import dataclasses
@@ -30,7 +30,7 @@ _PIECES: Final = ((8, "double"), (4, "float"))
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """What the values of a type are made of on the wire."""
+    """The structure of a type's encoded values."""
 
     kind: str
     """null, boolean, long, float, double, string, bytes, fixed, enum, record, array, map or union."""
@@ -44,7 +44,7 @@ class Shape:
 
 
 class _NotColumnar(Exception):
-    """The columnar decoder does not know this type, nor anything with the same bytes."""
+    """The columnar decoder supports neither this type nor one with the same bytes."""
 
 
 def wire_fields(schema: Schema) -> tuple[tuple[Shape, ...], list[dict[str, Any]]] | None:
@@ -61,7 +61,7 @@ def wire_fields(schema: Schema) -> tuple[tuple[Shape, ...], list[dict[str, Any]]
 
 
 class _WireMaker:
-    """Makes shapes and wire types, with a new name for each record: a type may be used more than once."""
+    """Makes shapes and wire types, with a new name for each record, since a type may be used more than once."""
 
     def __init__(self, schema: Schema) -> None:
         self._named = {each["name"]: each for each in named_types(schema)}
@@ -194,7 +194,7 @@ def _union_sizes(column: pa.Array, shape: Shape) -> Int64:
 
 
 def _block_sizes(column: pa.Array, shape: Shape) -> Int64:
-    """Of arrays and maps, as one block each: that is how they are written, but for very long ones."""
+    """Sizes of arrays and maps written as one block each: that is usual, except for very long ones."""
     offsets = column.offsets.to_numpy()
     counts = np.diff(offsets)
     if shape.kind == "array":
@@ -236,7 +236,7 @@ def text_offsets(column: pa.Array) -> Int64:
     return buffer[column.offset : column.offset + len(column) + 1].astype(np.int64)
 
 
-# --- what sizes do not tell -------------------------------------------------------------------------------------------
+# --- what sizes do not show -------------------------------------------------------------------------------------------
 
 
 def are_symbols(column: pa.Array, shape: Shape) -> bool:
@@ -250,7 +250,7 @@ def are_symbols(column: pa.Array, shape: Shape) -> bool:
 
 
 def are_texts(column: pa.Array, shape: Shape) -> bool:
-    """Whether all strings are UTF-8: the columnar decoder takes any bytes for one."""
+    """Whether all strings are UTF-8: the columnar decoder accepts any bytes."""
     try:
         for part, values in _leaves(column, shape):
             if part.kind == "string":

@@ -50,7 +50,7 @@ class VersionsWriter:
         self._produce(record.key, None)
 
     def close(self) -> None:
-        """Disconnect."""
+        """Close the connections."""
         self._sink.close()
 
     def _produce(self, key: bytes, value: bytes | None) -> None:

@@ -58,7 +58,7 @@ class VersionMaker:
         self._writer = VersionsWriter(settings, flow=declared.name, source=declared.source, topic=declared.versions)
 
     def close(self) -> None:
-        """Disconnect."""
+        """Close the connections."""
         self._writer.close()
 
     def run(self, *, share: float, web_port: int | None, tell: Tell) -> Made:

@@ -66,7 +66,7 @@ class Switch:
         self._writer = VersionsWriter(settings, flow=declared.name, source=declared.source, topic=declared.versions)
 
     def close(self) -> None:
-        """Disconnect."""
+        """Close the connections."""
         self._writer.close()
 
     def run(self, *, share: float, web_port: int | None, tell: Tell) -> Switched:
@@ -131,7 +131,7 @@ class _Pursuit:
         """By lane: where the current version has stopped."""
 
     def start(self) -> None:
-        """Begin."""
+        """Start checking."""
         self._thread.start()
 
     def close(self) -> None:

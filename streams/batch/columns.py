@@ -18,7 +18,7 @@ Headers = list[tuple[str, bytes | None]]
 _HEADER_OVERHEAD_BYTES = 150
 """Rough memory of a header beyond its bytes: a pair, its text and its value as objects."""
 TIME_MIN: int = np.iinfo(np.int64).min
-"""Minus infinity of event time: the watermark of a partition that has seen nothing."""
+"""Below all event times: the watermark of a partition without events."""
 
 
 def objects(values: Sequence[Any]) -> Objects:

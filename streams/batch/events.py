@@ -34,7 +34,7 @@ NO_FIELDS: Final = Fields()
 
 
 class FieldColumns:
-    """What has the columns of fields that are read by name: a base of frozen dataclasses that declare these three."""
+    """Access by name to columns of fields: a base of frozen dataclasses that declare these three."""
 
     __slots__ = ()
 
@@ -131,7 +131,7 @@ class Events(FieldColumns):
 
         Those of a slice, or of a mask that leaves none out, share memory with these.
         """
-        # Column by column, spelt out: with few events in each of many partitions this is what a micro-batch costs.
+        # Written out column by column: with few events in each of many partitions this dominates the cost.
         if isinstance(rows, slice):
             return Events(
                 self.row[rows],
@@ -151,7 +151,7 @@ class Events(FieldColumns):
                 self.fields,
             )
         index: Any = rows
-        if rows.dtype == np.bool_:  # one look at a mask for all columns
+        if rows.dtype == np.bool_:  # the mask is evaluated once for all columns
             index = rows.nonzero()[0]
             if len(index) == len(rows):
                 return self
@@ -186,7 +186,7 @@ class Events(FieldColumns):
         return self._with(self.row, event_id, key, value, self.slot)
 
     def compact(self) -> "Events":
-        """The same events, which keep no bytes of others in memory: what is held for longer than its batch."""
+        """A copy without other events' bytes, for events that are held longer than their batch."""
         if all(isinstance(column, np.ndarray) for column in (self.event_id, self.key, self.value)):
             return self
         event_id, key, value = map(compact, (self.event_id, self.key, self.value))
@@ -197,7 +197,7 @@ class Events(FieldColumns):
         return self._with(rows, self.event_id, self.key, self.value, self.slot)
 
     def _with(self, row: Int64, event_id: ByteColumn, key: ByteColumn, value: ByteColumn, slot: Int64) -> "Events":
-        # Spelt out, as `dataclasses.replace` takes as long as all else that is done for a partition's few events.
+        # Written out, since `dataclasses.replace` takes as long as all other work on a partition's few events.
         return Events(
             row,
             self.timestamp_ms,

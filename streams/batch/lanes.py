@@ -11,7 +11,7 @@ from typing import Final
 from streams.batch.columns import Int64
 
 PARTITIONS_MAX: Final = 1 << 24
-"""No topic has so many partitions."""
+"""Upper bound of a topic's partitions."""
 
 
 def lane_of(input_number: int, partition: int) -> int:

@@ -1,4 +1,4 @@
-"""Which partitions the records of a micro-batch are of."""
+"""The partitions of a micro-batch's records."""
 
 from typing import Final
 

@@ -64,7 +64,7 @@ class Records:
         return replace(self, key=self.listed_keys(), value=self.listed_values())
 
     def compact(self) -> "Records":
-        """The same records, which keep no bytes of others in memory: what waits for longer than its batch."""
+        """A copy without other records' bytes, for records that wait longer than their batch."""
         if isinstance(self.key, list) or isinstance(self.value, list):
             return self
         return replace(self, key=self.key.compact(), value=self.value.compact())

@@ -100,7 +100,7 @@ def byte_sizes(column: ByteColumn) -> Int64:
 
 
 def compact(column: ByteColumn) -> ByteColumn:
-    """The column, which keeps no more than its own bytes in memory."""
+    """A copy of the column that keeps only its own bytes in memory."""
     return column if isinstance(column, np.ndarray) else column.compact()
 
 

@@ -7,7 +7,7 @@ from streams.batch.columns import Headers
 
 
 class Reason(StrEnum):
-    """Reject reasons, in the order in which they are looked for."""
+    """Reject reasons, in the order in which they are checked."""
 
     DEVICE_QUARANTINED = "device_quarantined"
     TOO_LARGE = "too_large"
@@ -32,7 +32,7 @@ class Reject:
     schema_id: int | None = None
 
     def of_schema(self, schema_id: int | None) -> "Reject":
-        """The same with this schema id, unless it has one."""
+        """The same reject with this schema id, unless it has one."""
         return self if self.schema_id is not None or schema_id is None else replace(self, schema_id=schema_id)
 
 

@@ -1,4 +1,4 @@
-"""State rows: their layout by column name, empty ones, and to bytes and back.
+"""State rows: their layout by column name, empty rows, and conversion to and from bytes.
 
 The bytes are kept in the store and in headers of table rows. They are read with the layout that they were written with,
 and brought to today's layout column by column, so that an added, removed or moved column never shifts a value.
@@ -68,7 +68,7 @@ class RowLayout:
             raise ValueError(f"not a layout of rows: {error}") from None
 
     def changed(self, now: "RowLayout") -> list[str]:
-        """Names of columns that both have and that are not the same: their values cannot be carried over."""
+        """Columns of both layouts that differ: their values cannot be carried over."""
         before = {column.path: column.type for column in self.columns}
         meant = {column.name: column.meaning for column in self.columns}
         return [

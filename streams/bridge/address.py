@@ -1,4 +1,4 @@
-"""Where an MQTT broker is and what is subscribed there. Pure."""
+"""The address of an MQTT broker, and what to subscribe to there. Pure."""
 
 import re
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from streams.errors import UsageError
 _PORTS: Final = {"mqtt": 1883, "mqtts": 8883}
 _SHARE: Final = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _TOPIC_BYTES_MAX: Final = 65_535
-"""Of MQTT: the length of a string is written in two bytes."""
+"""Limit of MQTT: the length of a string has two bytes."""
 
 
 @dataclass(frozen=True, slots=True)

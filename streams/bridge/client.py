@@ -1,8 +1,7 @@
-"""The MQTT client of a bridge: it stays connected, gives messages to an event loop, acknowledges when it is told to.
+"""The MQTT client of a bridge: stays connected, passes messages to an event loop, acknowledges on demand.
 
 paho-mqtt runs in a thread of its own. Acknowledgements are manual: a message is the broker's until `acknowledge`. The
-session outlives the connection, so that what comes meanwhile waits at the broker, and what was not acknowledged comes
-again.
+session outlives the connection: messages of that time wait at the broker, and unacknowledged ones are sent again.
 """
 
 import asyncio
@@ -74,7 +73,7 @@ class MqttClient:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._connection = 0
         self._is_refused = False
-        """Whether the broker has refused the last connection: that it is closed then says less than why."""
+        """Whether the broker refused the last connection: that reason is more useful than the closing that follows."""
         self.why_not = "not connected yet"
         """Why no messages come; empty: they do."""
         self._client = paho.Client(
@@ -111,12 +110,12 @@ class MqttClient:
         self._client.loop_start()
 
     def acknowledge(self, message: MqttMessage) -> None:
-        """Tell the broker that it may forget a message; nothing, when its connection is over: it comes again."""
+        """Acknowledge a message; does nothing if its connection is over, since the broker sends it again."""
         if message.qos > 0 and message.connection == self._connection:
             self._client.ack(message.mid, message.qos)
 
     def stop(self) -> None:
-        """Disconnect; the session stays, and with it what was not acknowledged."""
+        """Disconnect; the session and its unacknowledged messages stay at the broker."""
         self._connection += 1
         self._client.disconnect()
         self._client.loop_stop()
@@ -129,7 +128,7 @@ class MqttClient:
             self._loop.call_soon_threadsafe(call, *given)
 
     def _with_credentials(self, *_: Any) -> None:
-        """The password in force: its file may have changed since the last connection."""
+        """Set the current password: its file may have changed since the last connection."""
         if self._settings.streams_mqtt_username is not None:
             self._client.username_pw_set(
                 self._settings.streams_mqtt_username, self._settings.secret("STREAMS_MQTT_PASSWORD")

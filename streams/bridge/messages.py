@@ -1,4 +1,4 @@
-"""What an MQTT message holds, as rows. Pure."""
+"""Converts MQTT messages to rows. Pure."""
 
 from typing import Final
 

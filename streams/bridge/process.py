@@ -1,4 +1,4 @@
-"""The process of a bridge: messages to Kafka, acknowledged to the MQTT broker after it. `run` blocks until stopped."""
+"""The process of a bridge: produces messages to Kafka, then acknowledges them to the MQTT broker."""
 
 import asyncio
 import signal
@@ -103,14 +103,14 @@ class BridgeProcess:
         await self._web.stop()
 
     async def _finish(self) -> None:
-        """Let what is under way come to its end, for a while; the rest stays the broker's."""
+        """Give messages that are under way some time to complete; the others stay at the broker."""
         if self._under_way:
             await asyncio.wait(self._under_way, timeout=_STOP_S)
         left = [task for task in self._under_way if not task.done()]
         for task in left:
             task.cancel()
         if left:
-            log.warning("messages were not acknowledged; the broker has them still", messages=len(left))
+            log.warning("messages were not acknowledged; the broker still has them", messages=len(left))
 
     def _unready(self) -> str | None:
         self._metrics.connected.set(not self._client.why_not)
@@ -120,7 +120,7 @@ class BridgeProcess:
     # --- messages ---------------------------------------------------------------------------------------------------
 
     def _arrived(self, message: MqttMessage) -> None:
-        """One more is under way; of QoS 0, which nobody holds back, only so many at a time."""
+        """A message arrived; with QoS 0, which has no backpressure, only a bounded number is accepted."""
         if self._is_stopping.is_set():
             return
         if message.qos == 0 and len(self._under_way) >= UNDER_WAY_MAX:
@@ -136,10 +136,10 @@ class BridgeProcess:
         self._under_way.discard(task)
         self._metrics.under_way.set(len(self._under_way))
         if not task.cancelled() and task.exception() is not None:
-            log.error("a message could not be handled; the broker has it still", exc_info=task.exception())
+            log.error("a message could not be handled; the broker still has it", exc_info=task.exception())
 
     async def _take(self, message: MqttMessage) -> None:
-        """Have a message's records in Kafka, however long it takes, then acknowledge it."""
+        """Produce the records of a message, however long it takes, then acknowledge it."""
         found = rows_of(message.payload, message.topic, self._format, self._settings.streams_record_bytes_max)
         origin = Origin(f"mqtt {message.topic}"[:200], "", "" if self._format is None else self._format.name)
         trace: Headers | None = None if message.traceparent is None else [("traceparent", message.traceparent)]

@@ -28,14 +28,14 @@ _NO_QUOTAS: Final = (
 )
 
 RolesOption = Annotated[
-    list[Role] | None, typer.Option("--role", help="Role; repeatable. Default: all, but for apply.")
+    list[Role] | None, typer.Option("--role", help="Role; repeatable. Default: all; apply needs at least one.")
 ]
 PrincipalOption = Annotated[
     str | None,
     typer.Option(
         "--principal",
         metavar="NAME",
-        help="Who has the rights of all roles that are named, such as User:CN=worker. Default: for each role User: and "
+        help="Principal with the rights of all named roles, such as User:CN=worker. Default: for each role User: and "
         "its name.",
     ),
 ]
@@ -46,13 +46,13 @@ FlowsOption = Annotated[
 
 @dataclass(frozen=True, slots=True)
 class _Entry:
-    """The rights of one principal, and for which roles."""
+    """The rights of one principal, and the roles that need them."""
 
     principal: str
     roles: tuple[Role, ...]
     rights: tuple[Right, ...]
     quota: Quota | None = None
-    """None: it is not known what comes into the sources."""
+    """A quota; None: the bytes per second of the sources are not known."""
 
     @property
     def title(self) -> str:
@@ -89,7 +89,7 @@ def apply_command(
 ) -> None:
     """Grant what the principal of a role lacks. Takes nothing away; safe to repeat.
 
-    Say for which roles. Whoever runs it needs DESCRIBE and ALTER on the cluster. `audit` says what is granted beyond.
+    Name the roles. Running it needs DESCRIBE and ALTER on the cluster. `audit` says what is granted beyond.
     """
     if not role:
         raise UsageError(f"which role: --role {'|'.join(Role)}; repeatable")
@@ -122,10 +122,10 @@ def audit_command(
     flow: FlowsOption = None,
     output: FormatOption = Format.TEXT,
 ) -> None:
-    """Compare the rights that principals have with the least ones: what they lack, and what is granted beyond.
+    """Compare the rights of principals with the least ones: what they lack, and what is granted beyond.
 
-    Changes nothing. Exit status 100 when there is a difference. Rights of super users and of groups of an external
-    authorizer are not told by a cluster.
+    Changes nothing. Exit status 100 when there is a difference. A cluster does not report the rights of super users and
+    of groups of an external authorizer.
     """
     settings = load_settings()
     configure_logging(settings.streams_log_format, level=logging.ERROR)
@@ -172,7 +172,7 @@ def _echo_quota(entry: _Entry) -> None:
     if entry.quota is None:
         return
     if entry.quota.is_unbounded:
-        echo_line("  quota  none: throttled, it could not catch up, restore or judge; or it asks little")
+        echo_line("  quota none: a throttled client could not catch up, restore or judge; or it reads little")
         return
     user = entry.principal.removeprefix(USER)
     echo_line(f"  quota  {entry.quota.config()} (bytes a second, for each broker)")

@@ -10,8 +10,8 @@ AppOption = Annotated[
     typer.Option(
         "--app",
         metavar="MODULE[:NAME]",
-        help="Module or package that declares the flows, found from the working directory or installed. Default: "
-        "STREAMS_APP, else logistics, the flows that are shipped.",
+        help="Module or package that declares the flows, in the working directory or installed. "
+        "Default: STREAMS_APP, else logistics, the flows that are shipped.",
     ),
 ]
 

@@ -1,4 +1,4 @@
-"""`streams backfill`: history through a flow, into a version of its own."""
+"""`streams backfill`: runs history through a flow, into a version of its own."""
 
 import logging
 import os
@@ -45,9 +45,9 @@ from streams.settings import Settings, load_settings
 from streams.versions.record import From
 
 _NICE: Final = 10
-"""Added to the niceness of this process: a live flow on the same machine goes first."""
+"""Added to the niceness of this process: a live flow on the same machine has priority."""
 _LINE_S: Final = 10.0
-"""Between two lines of progress where standard error is no terminal."""
+"""Interval between two lines of progress where standard error is no terminal."""
 
 
 def backfill(
@@ -74,8 +74,8 @@ def backfill(
         typer.Option(
             "--to",
             metavar="TIME",
-            help="End before the first record of this time, or `now`, and release all that is held then. Default: end "
-            "with what there is now and hold it, so that the version can take over.",
+            help="End before the first record of this time, or `now`, and release all held events then. "
+            "Default: end with the records that exist now and keep events held, so that the version can take over.",
         ),
     ] = None,
     origin: Annotated[From, typer.Option("--source", help="Where the history is read from.")] = From.TOPIC,
@@ -87,23 +87,21 @@ def backfill(
         float, typer.Option("--share", min=0.01, max=1.0, help="Part of this machine's processors to use at most.")
     ] = 1.0,
     status: Annotated[
-        bool, typer.Option("--status", help="Change nothing; say which versions there are (100: one is not over).")
+        bool, typer.Option("--status", help="Change nothing; print the versions (100: one is not finished).")
     ] = False,
     promote: Annotated[
         bool,
-        typer.Option(
-            "--promote", help="Have the version take over: it catches up, workers stop, and go on with it from there."
-        ),
+        typer.Option("--promote", help="Make the version current: it catches up, workers stop, and continue with it."),
     ] = False,
     rollback: Annotated[
         bool,
-        typer.Option("--rollback", help="Have workers go on with the version before, from where that has stopped."),
+        typer.Option("--rollback", help="Return to the previous version, from where it stopped."),
     ] = False,
     abandon: Annotated[
         bool,
         typer.Option(
             "--abandon",
-            help="Delete the version: its topics, its group, its local state. While a switch goes on: take that back.",
+            help="Delete the version: its topics, its group, its local state. During a switch: cancel the switch.",
         ),
     ] = False,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask before topics are deleted.")] = False,
@@ -120,8 +118,8 @@ def backfill(
     """Run the history of a flow's source through the flow again, into a version of its outputs.
 
     A version has topics of its own (vehicles.state.v1.run.v2), a group, a journal and state of its own; the live flow
-    goes on meanwhile. Event time passes with the events alone. May be stopped or killed at any time: the same command
-    goes on, and each event is processed exactly once.
+    goes on meanwhile. Event time follows the events only. The command may be stopped or killed at any time: run it
+    again to continue; each event is processed exactly once.
 
     Exit status: 0 done; 1 stopped, refused, or brokers do not answer; 2 wrong usage; 3 another one of these commands
     was started.
@@ -221,14 +219,14 @@ def _show_made(settings: Settings, declared: Pipeline, made: Made, output: Forma
     ran, record = made.ran, made.record
     if ran is not None and not ran.is_over:
         raise StreamsError(
-            f"{made.flow.name}: stopped at {ran.progress.part:.0%} of its range; the same command goes on from there"
+            f"{made.flow.name}: stopped at {ran.progress.part:.0%} of its range; the same command continues from there"
         )
     versions = versions_of(settings, declared.versions)
     if output is Format.JSON:
         echo_json({**version_row(declared, record, versions), "run": _run_row(made)})
         return
     if ran is None:
-        echo_line(f"{made.flow.name} was over already")
+        echo_line(f"{made.flow.name} was finished already")
     else:
         seconds = f"{ran.seconds:.1f} s, {ran.progress.per_s:,.0f} offsets/s"
         echo_line(f"{made.flow.name} is over: {outcomes_line(ran.outcomes) or 'no event'} in this run; {seconds}")
@@ -268,12 +266,12 @@ def _show_status(settings: Settings, declared: Pipeline, into: str | None, outpu
             for line in version_lines(declared, one, versions):
                 echo_line(line)
     if any(not one.is_finished for one in found):
-        raise FoundSomething("" if output is Format.JSON else "a version is not over")
+        raise FoundSomething("" if output is Format.JSON else "a version is not finished")
 
 
 @contextmanager
 def _progress(flow: Pipeline) -> Iterator[Tell]:
-    """A bar on standard error, if that is a terminal; else a line every ten seconds."""
+    """A bar on standard error if that is a terminal; else a line every ten seconds."""
     console = Console(stderr=True)
     if not console.is_terminal:
         yield _LinesOf(flow)
@@ -286,7 +284,7 @@ def _progress(flow: Pipeline) -> Iterator[Tell]:
 
 
 class _LinesOf:
-    """Tells of the progress of one flow in lines."""
+    """Prints the progress of one flow in lines."""
 
     def __init__(self, flow: Pipeline) -> None:
         self._flow, self._due_s = flow, time.monotonic() + _LINE_S

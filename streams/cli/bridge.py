@@ -1,4 +1,4 @@
-"""`streams bridge mqtt`."""
+"""`streams bridge mqtt`: forwards MQTT messages into a source topic."""
 
 import socket
 from typing import Annotated, Literal
@@ -48,9 +48,9 @@ def mqtt_command(
 ) -> None:
     """Take MQTT messages into a source topic, until SIGTERM or Ctrl-C.
 
-    It subscribes with QoS 1 in a session that outlives the connection, and acknowledges a message once Kafka has
-    acknowledged its events, or the dead letter that was made of it: what comes while bridge or Kafka are away waits at
-    the MQTT broker. User, password and TLS come from STREAMS_MQTT_*.
+    It subscribes with QoS 1 in a session that outlives the connection, and acknowledges a message after Kafka has
+    acknowledged its events or its dead letter: messages that arrive while the bridge or Kafka is away wait at the MQTT
+    broker. User, password and TLS come from STREAMS_MQTT_*.
     """
     use_app(app)
     settings = load_settings()

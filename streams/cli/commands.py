@@ -34,7 +34,7 @@ COMMANDS: Final[Table] = {
     ),
     "query": LazyCommand(
         "query:query",
-        "Ask a table: the row of a key, or rows of a range, as committed; --watch follows it.",
+        "Query a table: the row of a key, or rows of a range, as committed; --watch follows it.",
     ),
     "backfill": LazyCommand(
         "backfill:backfill",
@@ -45,11 +45,11 @@ COMMANDS: Final[Table] = {
         "Copy a topic of a flow into a database, a Delta table or an endpoint until SIGTERM or Ctrl-C.",
     ),
     "delta": LazyCommands(
-        "Delta tables of sinks: upkeep.",
+        "Delta tables of sinks: maintenance.",
         {
             "compact": LazyCommand(
                 "delta:compact_command",
-                "Put small files of a sink's Delta table together; the sink may write meanwhile.",
+                "Merge the small files of a sink's Delta table; the sink may write meanwhile.",
             ),
             "vacuum": LazyCommand(
                 "delta:vacuum_command",
@@ -59,7 +59,7 @@ COMMANDS: Final[Table] = {
     ),
     "lag": LazyCommand(
         "lag:lag",
-        "Verdict on every consumer group and partition: how far behind, since when, why, and what to do.",
+        "Verdict on every consumer group and partition: its lag, since when, why, and what to do.",
     ),
     "monitor": LazyCommand(
         "monitor:monitor",
@@ -90,7 +90,7 @@ COMMANDS: Final[Table] = {
             ),
             "status": LazyCommand(
                 "local:status_command",
-                "Tell whether Kafka and the registry run and answer; exit status 100 unless both do.",
+                "Report whether Kafka and the registry run and answer; exit status 100 unless both do.",
             ),
         },
     ),
@@ -107,8 +107,7 @@ COMMANDS: Final[Table] = {
             ),
             "list": LazyCommand(
                 "topics:list_command",
-                "Show how the declared topics stand: there, missing, or different from their declaration (exit status "
-                "100).",
+                "Show the declared topics: present, missing, or different from their declaration (exit status 100).",
             ),
         },
     ),
@@ -126,8 +125,7 @@ COMMANDS: Final[Table] = {
             ),
             "audit": LazyCommand(
                 "acls:audit_command",
-                "Compare the rights that principals have with the least ones: what they lack, and what is granted "
-                "beyond.",
+                "Compare the rights of principals with the least ones: what they lack, and what is granted beyond.",
             ),
         },
     ),
@@ -140,8 +138,8 @@ COMMANDS: Final[Table] = {
             ),
             "check": LazyCommand(
                 "schemas.gate:check_command",
-                "Say whether the committed schemas break a consumer or a stored event, and how to change them "
-                "compatibly.",
+                "Check whether the committed schemas break a consumer or a "
+                "stored event, and how to change them compatibly.",
             ),
             "register": LazyCommand(
                 "schemas.registry:register_command",
@@ -149,7 +147,7 @@ COMMANDS: Final[Table] = {
             ),
             "unregister": LazyCommand(
                 "schemas.registry:unregister_command",
-                "Take a draft back: delete a registered version that is not locked and that no record is written with.",
+                "Take a draft back: delete a registered version that is not locked and that no record uses.",
             ),
             "list": LazyCommand(
                 "schemas.registry:list_command",
@@ -182,7 +180,7 @@ COMMANDS: Final[Table] = {
         },
     ),
     "gateway": LazyCommands(
-        "Take events by HTTP into the source topics of the declared flows, until SIGTERM or Ctrl-C.",
+        "Accept events over HTTP into the source topics of the declared flows, until SIGTERM or Ctrl-C.",
         {
             "token": LazyCommands(
                 "Tokens of senders, and secrets of their webhooks: new, list, revoke.",
@@ -197,14 +195,14 @@ COMMANDS: Final[Table] = {
                     ),
                     "revoke": LazyCommand(
                         "gateway:revoke_command",
-                        "End a token or a webhook's secret, now or later; gateways know within a second.",
+                        "Revoke a token or a webhook's secret, now or later; gateways know within a second.",
                     ),
                 },
             ),
         },
         own=LazyCommand(
             "gateway:run_command",
-            "Take events by HTTP into the source topics of the declared flows, until SIGTERM or Ctrl-C.",
+            "Accept events over HTTP into the source topics of the declared flows, until SIGTERM or Ctrl-C.",
         ),
     ),
     "pull": LazyCommand(
@@ -237,29 +235,28 @@ COMMANDS: Final[Table] = {
             ),
             "discard": LazyCommand(
                 "dlq.discard:discard_command",
-                "Say of open dead letters that nothing more is to be done about them, and why.",
+                "Discard open dead letters: record that nothing more has to be done about them, and why.",
             ),
         },
     ),
     "reconcile": LazyCommand(
         "reconcile:reconcile_command",
-        "Compare what a flow has written with what its source demands, by a model that shares no code with the "
-        "workers.",
+        "Compare what a flow has written with what it should have written, by a model without code of the workers.",
     ),
     "forget": LazyCommand(
         "forget:forget",
-        "Forget a key: its rows in tables and windows, what workers keep of it, its dead letters.",
+        "Forget a key: delete its rows in tables and windows, the workers' state of it, and its dead letters.",
     ),
     "state": LazyCommands(
-        "State of workers: look into it, bring it back.",
+        "State of workers: inspect it, rebuild it.",
         {
             "inspect": LazyCommand(
                 "state:inspect_command",
-                "Show what each partition's local state holds, what it belongs to, and whether it fits what Kafka has.",
+                "Show the local state of each partition, what it belongs to, and whether it fits what Kafka has.",
             ),
             "rebuild": LazyCommand(
                 "state:rebuild_command",
-                "Bring the state of a flow back when a worker refuses to start with it. Stop all its workers first.",
+                "Rebuild the state of a flow when a worker refuses to start with it. Stop all its workers first.",
             ),
         },
     ),

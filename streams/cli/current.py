@@ -1,10 +1,10 @@
-"""Which topics have the outputs of flows now, in lines."""
+"""Which topics have the current outputs of flows, in lines."""
 
 from collections.abc import Iterator, Mapping
 
 
 def current_lines(current: Mapping[str, str]) -> Iterator[str]:
-    """Lines about the declared topics that stand still; `current`: by such a topic, the one that has its records."""
+    """Lines about declared topics that are no longer written; `current`: by such a topic, its current one."""
     if current:
         yield ""
         yield "versions are current (streams backfill): read"

@@ -1,4 +1,4 @@
-"""`streams delta`: upkeep of the Delta tables of sinks."""
+"""`streams delta`: maintenance of the Delta tables of sinks."""
 
 from typing import Annotated, Final
 
@@ -17,7 +17,7 @@ SinkName = Annotated[str, typer.Argument(metavar="NAME", help="Name of the sink;
 
 
 def compact_command(name: SinkName, output: FormatOption = Format.TEXT) -> None:
-    """Put small files of a sink's Delta table together; the sink may write meanwhile."""
+    """Merge the small files of a sink's Delta table; the sink may write meanwhile."""
     done = delta_upkeep().compact(_url(name))
     if output is Format.JSON:
         echo_json({"files_before": done.files_before, "files_after": done.files_after, "version": done.version})
@@ -28,10 +28,10 @@ def compact_command(name: SinkName, output: FormatOption = Format.TEXT) -> None:
 def vacuum_command(
     name: SinkName,
     retention_hours: Annotated[
-        int, typer.Option("--retention-hours", min=1, help="Files that a version of the last hours needs stay.")
+        int, typer.Option("--retention-hours", min=1, help="Keep files that a version of the last hours needs.")
     ] = RETENTION_HOURS,
     *,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say which, remove none.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="List the files, remove none.")] = False,
     output: FormatOption = Format.TEXT,
 ) -> None:
     """Remove files of a sink's Delta table that no version of the last hours needs."""

@@ -43,7 +43,7 @@ def demo(
         ),
     ] = None,
     seconds: Annotated[
-        float | None, typer.Option(min=1, help="End by itself after so many seconds. Default: until Ctrl-C.")
+        float | None, typer.Option(min=1, help="End after so many seconds. Default: until Ctrl-C.")
     ] = None,
     *,
     tour: Annotated[

@@ -20,9 +20,9 @@ from streams.interrupts import ALWAYS, Interrupts
 from streams.text import printable
 
 INTERRUPTED: Final = 130
-"""Ended by Ctrl-C, as a shell says it."""
+"""Exit status after Ctrl-C, by the shell's convention."""
 READER_GONE: Final = 141
-"""The reader of the output has ended (`streams dlq list | head`), as a shell says it."""
+"""Exit status when the reader of the output has ended (`streams dlq list | head`), by the shell's convention."""
 _DISK_FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
 _ADVICE: Final = {
     errno.ENOSPC: "free some, then run it again",
@@ -123,7 +123,7 @@ def _in_words(error: OSError) -> str:
 
 
 def _say(text: str) -> None:
-    """Print the line; nobody may be there to read it, or the place where it should go may be full."""
+    """Print the line; its destination may be closed or full."""
     if text:
         with contextlib.suppress(OSError):
             echo_lines(f"streams: {text}", err=True)
@@ -152,7 +152,7 @@ def _reader_has_gone() -> bool:
 
 
 def _give_up_on_what_cannot_be_written() -> None:
-    """Have nothing left for the interpreter to write when it ends: it would say so with a traceback of its own."""
+    """Leave nothing for the interpreter to write at its end: it would print a traceback."""
     for stream in (sys.stdout, sys.stderr):
         try:
             stream.flush()

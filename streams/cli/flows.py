@@ -1,4 +1,4 @@
-"""`streams flows`: what the app declares."""
+"""`streams flows`: lists and shows the flows of the app."""
 
 from enum import StrEnum
 from typing import Annotated

@@ -1,4 +1,4 @@
-"""`streams forget`: nothing of a key is kept any more."""
+"""`streams forget`: deletes everything that is kept of a key."""
 
 import logging
 from collections.abc import Sequence
@@ -49,22 +49,22 @@ def forget(
     why: Annotated[str, typer.Option("--why", metavar="TEXT", help="Why; goes into the audit. Mandatory.")] = "",
     by: ByOption = None,
     *,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Change nothing; say what there is.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Change nothing; print what is there.")] = False,
     wait: Annotated[
         float, typer.Option("--wait", min=0, help="Seconds to wait for workers that run, once they are asked.")
     ] = _WAIT_S,
     output: FormatOption = Format.TEXT,
 ) -> None:
-    """Forget a key: its rows in tables and windows, what workers keep of it, its dead letters.
+    """Forget a key: delete its rows in tables and windows, the workers' state of it, and its dead letters.
 
     Tables get a record without a value, so that consumers and sinks delete the row; workers delete what they keep of
-    the key. Open dead letters of the key are discarded. Events of the key that come later begin from nothing.
+    the key. Open dead letters of the key are discarded. Later events of the key start with no state.
 
-    Workers that run are asked, and do it as soon as no event of the key waits to be processed or released: stop what
-    sends the key first. Where no worker runs the command does it, and refuses a key of which events wait: they would
-    bring its rows back.
+    Running workers do it as soon as no event of the key waits to be processed or released: stop what
+    sends the key first. Without running workers the command does it itself, and refuses a key with waiting events: they
+    would bring its rows back.
 
-    What is in other topics stays until retention deletes it; the command names each of them.
+    Records in other topics stay until retention deletes them; the command names these topics.
     """
     encoded = key.encode()
     if not 0 < len(encoded) <= KEY_BYTES_MAX:
@@ -99,7 +99,7 @@ def forget(
 
 
 def _asked(settings: Settings, flow: Pipeline, key: bytes, actor: Actor, *, wait_s: float | None) -> Forgotten | None:
-    """Have workers that run forget the key; `wait_s` None: only look. None: there are none any more."""
+    """Ask running workers to forget the key; `wait_s` None: only look. Returns None if there are none any more."""
     with closing(ForgetAsking(settings, flow, key, _say)) as asking:
         found = asking.look()
         is_done = wait_s is None or asking.forget(actor, wait_s=wait_s)
@@ -107,7 +107,7 @@ def _asked(settings: Settings, flow: Pipeline, key: bytes, actor: Actor, *, wait
 
 
 def _done_here(settings: Settings, flow: Pipeline, key: bytes, actor: Actor | None) -> Forgotten:
-    """Forget the key, with no worker at work; `actor` None: only look."""
+    """Forget the key while no worker runs; `actor` None: only look."""
     with closing(Forgetting(settings, flow, key, _say)) as forgetting:
         task, found = forgetting.look()
         if actor is not None:
@@ -116,7 +116,7 @@ def _done_here(settings: Settings, flow: Pipeline, key: bytes, actor: Actor | No
 
 
 def _stays(flow: Pipeline, states: Sequence[TopicState]) -> "Sequence[_Stays]":
-    """What no command can take out of a log: by topic, how long it stays."""
+    """Records that no command can take out of a log: by topic, how long they stay."""
     found = []
     by_name = {state.name: state for state in states}
     audits = {one.audit for one in flow.inputs}
@@ -164,10 +164,13 @@ def _echo(found: Forgotten, letters: int, stays: Sequence[_Stays], *, dry_run: b
     for one in stays:
         echo_line(f"  {one.topic:<{width}}  {one.until}")
     if by_workers and not dry_run:
-        echo_line("A store of a worker that does not run deletes the rest when it starts the next time, or keeps it.")
+        echo_line(
+            "The store of a stopped worker deletes the rest when the worker next starts, and keeps it until then."
+        )
     else:
         echo_line(
-            "Stores of workers delete the rest when they start the next time; one that is never started again keeps it."
+            "Stores of workers delete the rest when the workers next start; "
+            "a store that is never started again keeps it."
         )
 
 

@@ -33,12 +33,12 @@ def run_command(
     ] = 1,
     member: Annotated[str | None, typer.Option("--member", hidden=True)] = None,
 ) -> None:
-    """Take events by HTTP into the source topics of the declared flows, until SIGTERM or Ctrl-C.
+    """Accept events over HTTP into the source topics of the declared flows, until SIGTERM or Ctrl-C.
 
     POST /v1/events/SOURCE takes JSON, NDJSON and Avro, and answers 202 when Kafka has acknowledged. It listens at
-    STREAMS_WEB_HOST. Start as many as you like; they know nothing of each other.
+    STREAMS_WEB_HOST. Start as many as you like; they are independent.
 
-    With --processes, one that ends is started again, and /metrics and /readyz speak for all.
+    With --processes, one that ends is restarted, and /metrics and /readyz cover all.
     """
     use_app(app)
     settings = load_settings()
@@ -50,7 +50,7 @@ def run_command(
         this.end_with_the_supervisor()
         GatewayProcess(settings, pipelines, port=web_port, member=this).run()
         return
-    # What is wrong from the start is one line, no log.
+    # Errors at the start are one line, no log.
     run = (
         Crew(settings.streams_web_host, web_port, processes, []).run
         if processes > 1
@@ -108,7 +108,7 @@ def revoke_command(
     credential: Annotated[str, typer.Argument(metavar="ID", help="As `streams gateway token list` names it.")],
     after: Annotated[str | None, typer.Option("--in", help="Later: 24h, 30m. Default: now.")] = None,
 ) -> None:
-    """End a token or a webhook's secret, now or later; gateways know within a second."""
+    """Revoke a token or a webhook's secret, now or later; gateways know within a second."""
     later_ms = 0 if after is None else _duration_ms("--in", after)
     ended = _file(load_settings()).end(credential, _now_ms() + later_ms)
     echo_line(f"{ended.id} ({ended.name}): {_state(ended)}")

@@ -24,25 +24,26 @@ def grow_command(
     partitions: Annotated[
         int | None,
         typer.Option(
-            "--partitions", min=1, max=PARTITIONS_MAX, help="How many there are to be: a multiple of those there are."
+            "--partitions", min=1, max=PARTITIONS_MAX, help="New number of partitions: a multiple of the current one."
         ),
     ] = None,
     *,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Change nothing; say what would be done.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Change nothing; print what would be done.")] = False,
     status: Annotated[
-        bool, typer.Option("--status", help="Change nothing; say how far the growth is (exit status 100: not over).")
+        bool,
+        typer.Option(
+            "--status", help="Change nothing; print the progress of the growth (exit status 100: not finished)."
+        ),
     ] = False,
     abandon: Annotated[
         bool,
-        typer.Option(
-            "--abandon", help="Give the growth up, as long as it has not begun. Partitions that were added stay."
-        ),
+        typer.Option("--abandon", help="Give up a growth that has not begun. Partitions that were added stay."),
     ] = False,
     output: FormatOption = Format.TEXT,
 ) -> None:
     """Give the topics of a flow more partitions while it runs: state and order of each key are kept.
 
-    Every topic of the flow gets them, the source last. May be stopped at any time and started again: it goes on.
+    Every topic of the flow gets them, the source last. It may be stopped at any time; run it again to continue.
     Progress goes to standard error where the result is JSON.
 
     Exit status: 0 done; 1 refused, or brokers do not answer; 2 no such source, or a number that cannot be; 3 another
@@ -51,7 +52,7 @@ def grow_command(
     if dry_run + status + abandon > 1:
         raise UsageError("one of --dry-run, --status and --abandon, not several")
     if partitions is None and not status and not abandon:
-        raise UsageError("--partitions is missing: how many there are to be")
+        raise UsageError("--partitions is missing: the new number")
     settings = load_settings()
     configure_logging(settings.streams_log_format, level=logging.ERROR)
     flows = select_pipelines(None, prefix=settings.streams_topic_prefix)

@@ -83,11 +83,11 @@ def file_command(
 ) -> None:
     """Send the rows of files to a topic: each valid row exactly once.
 
-    Running it again, also after it was killed, goes on where it stopped and sends nothing twice. It is the same work
+    Running it again, also after it was killed, continues where it stopped and sends nothing twice. It is the same work
     when the content of the file, the topic, the format, the mapping, how it is read and --rebase-time are the same; the
-    file may be renamed. A run with --limit is the beginning of the run without. A run that goes on moves times by what
-    the first run decided, and judges times in the future by its clock. Kafka remembers for as long as it keeps offsets
-    of idle groups (7 days by default) how far a file got.
+    file may be renamed. A run with --limit is the beginning of the run without. A run that continues uses the first
+    run's shift of times, and its clock to judge times in the future. Kafka remembers the position in a file as long as
+    it keeps offsets of idle groups (7 days by default).
 
     Rows that the flow would reject are not sent but reported, and the exit status is then 100. Columns that fill no
     field are named and left out.

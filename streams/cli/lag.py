@@ -1,4 +1,4 @@
-"""`streams lag`."""
+"""`streams lag`: verdicts on the lag of consumer groups."""
 
 import logging
 import sys
@@ -37,16 +37,18 @@ def lag(
     ] = None,
     observe: Annotated[
         float,
-        typer.Option("--for", min=0, max=600, help="Seconds to watch before judging: whether lag falls takes time."),
+        typer.Option(
+            "--for", min=0, max=600, help="Seconds to watch before judging: it takes time to see whether lag falls."
+        ),
     ] = 5.0,
     interval: Annotated[float, typer.Option("--interval", min=0.2, max=60, help="Seconds between two looks.")] = 1.0,
     *,
     watch: Annotated[bool, typer.Option("--watch", help="Go on until Ctrl-C; JSON: one document a line.")] = False,
     output: FormatOption = Format.TEXT,
 ) -> None:
-    """Verdict on every consumer group and partition: how far behind, since when, why, and what to do.
+    """Verdict on every consumer group and partition: its lag, since when, why, and what to do.
 
-    Topics that are missing of a flow in use, deleted for example, are named, too.
+    Missing topics of a flow in use, for example deleted ones, are reported, too.
 
     Exit status: 0 all is OK; 100 a verdict is worse than OK, a group that was asked for is not there, or a topic is
     missing.
@@ -57,7 +59,7 @@ def lag(
     configure_logging(settings.streams_log_format, level=logging.CRITICAL)  # what fails is said in one line
     flows = select_pipelines(None, prefix=settings.streams_topic_prefix)
     if lacks := lacking(wait_for_broker(settings), _looked_at(flows)):
-        echo_line(f"streams: what is said is not all of it: {in_words(lacks)}", err=True)
+        echo_line(f"streams: this is not all: {in_words(lacks)}", err=True)
     wanted = tuple(dict.fromkeys(group or ()))
     if watch:
         _watch(settings, wanted, interval, output)

@@ -50,7 +50,7 @@ def up_command(
     configure_logging("console", level=logging.ERROR)  # a download that is tried again is no news
     with Interrupts() as interrupts, _progress() as progress:
         stack, started = local.up(directory, kafka_port, registry_port, progress, secure=secure)
-        if started and interrupts.requested:  # and swallowed: else it would have stopped what it started by itself
+        if started and interrupts.requested:  # and swallowed: otherwise it would have stopped what it started by itself
             interrupts.ignore()
             stack.stop()
             raise KeyboardInterrupt
@@ -77,7 +77,7 @@ def down_command(directory: DirectoryOption = DEFAULT_DIRECTORY) -> None:
 
 
 def status_command(directory: DirectoryOption = DEFAULT_DIRECTORY, output: FormatOption = Format.TEXT) -> None:
-    """Tell whether Kafka and the registry run and answer; exit status 100 unless both do."""
+    """Report whether Kafka and the registry run and answer; exit status 100 unless both do."""
     found = local.status(directory)
     if output is Format.JSON:
         echo_json({one.name: {key: value for key, value in asdict(one).items() if key != "name"} for one in found})

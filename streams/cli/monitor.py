@@ -1,4 +1,4 @@
-"""`streams monitor`."""
+"""`streams monitor`: watches lag, sources and workers, and serves the pages."""
 
 from functools import partial
 from typing import Annotated
@@ -40,8 +40,8 @@ def monitor(
     STREAMS_NOTIFY_SLACK_URL or STREAMS_NOTIFY_SMTP_URL is set, it sends messages about what is wrong, has changed or is
     over (docs/monitor.md).
 
-    It changes nothing in the cluster, but for what is done on the page of dead letters. One is enough for a cluster;
-    two do not disturb each other.
+    It changes nothing in the cluster, except for actions on the page of dead letters. One monitor is enough for a
+    cluster; two do not disturb each other.
     """
     settings = load_settings()
     if test_notification:
@@ -49,7 +49,7 @@ def monitor(
         return
     pipelines = select_pipelines(None, prefix=settings.streams_topic_prefix)
     panels = partial(fleet_panels, settings, pipelines)
-    # What is wrong from the start is one line, no log.
+    # Errors at the start are one line, no log.
     process = Monitor(settings, pipelines, port=web_port, panels=panels)
     configure_logging(settings.streams_log_format, masks_values=any_personal(pipelines))
     warn_of_unknown_variables()

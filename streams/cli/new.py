@@ -1,4 +1,4 @@
-"""`streams new`."""
+"""`streams new`: creates a project."""
 
 from pathlib import Path
 from typing import Annotated
@@ -17,8 +17,8 @@ def new(
 ) -> None:
     """Create a repository for flows of your own: a flow, schemas, a test without a broker, what builds and ships them.
 
-    It passes its own tests as it stands: `make test` in the folder. A name that Python has a module for is refused, and
-    so is a folder that is not empty.
+    It passes its own tests as it stands: `make test` in the folder. It refuses the name of an existing Python module,
+    and a folder that is not empty.
     """
     made = create_project(project)
     if output is Format.JSON:

@@ -1,4 +1,4 @@
-"""`streams plan`: what a fleet of devices needs."""
+"""`streams plan`: estimates partitions, workers, cores and disk for a fleet of devices."""
 
 from pathlib import Path
 from typing import Annotated

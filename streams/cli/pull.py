@@ -1,4 +1,4 @@
-"""`streams pull`."""
+"""`streams pull`: polls a REST source into a source topic."""
 
 import asyncio
 import signal
@@ -30,13 +30,13 @@ def pull(
     output: FormatOption = Format.TEXT,
     *,
     once: Annotated[
-        bool, typer.Option("--once", help="End when the source has nothing more, for a timer that starts it.")
+        bool, typer.Option("--once", help="End when the source has nothing more; for use with a timer.")
     ] = False,
 ) -> None:
     """Poll a REST source into the source topic of a flow, until SIGTERM or Ctrl-C.
 
-    How far it was read is committed in the transaction of the events: killed at any moment and run again, it goes on
-    from there. One process for each source; a second one takes over, and the first ends (exit status 3).
+    The position is committed in the transaction of the events: killed at any moment and run again, it continues from
+    there. Run one process per source; a second one takes over, and the first ends (exit status 3).
     """
     use_app(app)
     settings = load_settings(streams_pull_dir=directory)

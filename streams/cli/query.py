@@ -46,7 +46,7 @@ def query(
     limit: Annotated[int, typer.Option("--limit", min=1, max=ROWS_MAX, help="Most rows.")] = QUERY_ROWS_DEFAULT,
     url: Annotated[
         str | None,
-        typer.Option("--url", help="Web server of a worker. Default: whichever Kafka knows to be in the flow's group."),
+        typer.Option("--url", help="Web server of a worker. Default: a member of the flow's group according to Kafka."),
     ] = None,
     app: AppOption = None,
     *,
@@ -58,10 +58,10 @@ def query(
         typer.Option("--format", help="How to print rows; arrow: Arrow's stream format, for a file or a pipe."),
     ] = QueryFormat.TEXT,
 ) -> None:
-    """Ask a table: the row of a key, or rows of a range, as committed; --watch follows it.
+    """Query a table: the row of a key, or rows of a range, as committed; --watch follows it.
 
-    Any worker answers for the whole table. With a token set here (STREAMS_ADMIN_TOKEN, STREAMS_REVIEW_TOKEN_*) it is
-    shown to the worker.
+    Any worker answers for the whole table. A token that is set here (STREAMS_ADMIN_TOKEN, STREAMS_REVIEW_TOKEN_*) is
+    sent to the worker.
 
     Exit status: 0 answered; 1 there is no such row, or no worker answers; 2 wrong usage.
     """

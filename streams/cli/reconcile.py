@@ -1,4 +1,4 @@
-"""`streams reconcile`: what a flow has written against what its source demands."""
+"""`streams reconcile`: compares what a flow has written with what it should have written."""
 
 import logging
 import sys
@@ -44,8 +44,8 @@ def reconcile_command(
         typer.Option(
             "--since",
             metavar="TIME",
-            help="Compare events after this time only: ISO 8601, or an age such as 15m, 2h, 7d. What came before is "
-            "not read, so table rows that it is part of are not checked.",
+            help="Compare events after this time only: ISO 8601, or an age such as 15m, 2h, 7d. Earlier "
+            "events are not read, so table rows that include them are not checked.",
         ),
     ] = None,
     sample: Annotated[
@@ -70,7 +70,7 @@ def reconcile_command(
     ] = None,
     output: FormatOption = Format.TEXT,
 ) -> None:
-    """Compare what a flow has written with what its source demands, by a model that shares no code with the workers.
+    """Compare what a flow has written with what it should have written, by a model without code of the workers.
 
     Reads source, clean events, late events, dead letters, tables and windows at one consistent point, while workers
     run. Names every difference by key, with the first event that explains it. Changes nothing.
@@ -114,7 +114,7 @@ def _encoded(keys: list[str]) -> frozenset[bytes]:
 
 
 def _personal(pipeline: Pipeline, catalog: Catalog) -> Personal:
-    """What of the flow must not be shown."""
+    """Fields of the flow that must not be shown."""
     columns = pipeline.personal.union(*(personal_of(catalog, one.subject) for one in pipeline.row_outputs))
     return Personal(columns, pipeline.masks_keys, pipeline.id_field in pipeline.personal)
 
@@ -128,7 +128,7 @@ def _written(path: Path, write: Callable[[], object]) -> None:
 
 @contextmanager
 def _progress() -> Iterator[Callable[[str], None]]:
-    """What is being done, where somebody looks on."""
+    """Prints what is being done, on a terminal."""
     if not sys.stderr.isatty():
         yield lambda _what: None
         return

@@ -1,4 +1,4 @@
-"""`streams settings`."""
+"""`streams settings`: prints the settings in force."""
 
 from streams.cli.output import Format, FormatOption, echo_json, echo_line
 from streams.settings import load_settings

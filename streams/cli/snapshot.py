@@ -37,7 +37,7 @@ def create_command(
 ) -> None:
     """Upload a snapshot of each partition in the data directory of a stopped worker.
 
-    A worker that runs takes snapshots by itself, every STREAMS_SNAPSHOT_INTERVAL_S seconds.
+    A running worker takes snapshots by itself, every STREAMS_SNAPSHOT_INTERVAL_S seconds.
     """
     settings = _settings(url, data_dir)
     reports = create(settings, select_pipelines(pipeline, prefix=settings.streams_topic_prefix), _say)
@@ -73,7 +73,7 @@ def verify_command(
     """Read every byte of every snapshot and compare it with its checksum.
 
     Exit status: 100 when something is damaged or missing. Delete the damaged objects that are named: the next snapshot
-    uploads again what it needs.
+    uploads them again if needed.
     """
     settings = _settings(url, None)
     pipelines = select_pipelines(pipeline, prefix=settings.streams_topic_prefix)
@@ -92,7 +92,7 @@ def restore_command(
 ) -> None:
     """Put the newest usable snapshots into a data directory, for a worker that is started there.
 
-    A worker does this by itself where it has no state. Partitions whose state is there are left as they are.
+    A worker does this by itself if it has no state. Partitions with local state are left as they are.
     """
     settings = _settings(url, data_dir)
     chosen = select_pipelines([pipeline], prefix=settings.streams_topic_prefix)[-1]  # after the stages before it
@@ -109,7 +109,7 @@ def _settings(url: str | None, data_dir: Path | None) -> Settings:
 
 
 def _say(text: str) -> None:
-    """Progress, for people: not part of the result."""
+    """Print progress, for people: not part of the result."""
     echo_line(text, err=True)
 
 

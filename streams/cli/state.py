@@ -23,7 +23,7 @@ DataDirOption = Annotated[
 
 
 class Source(StrEnum):
-    """What a rebuild is made from."""
+    """What a rebuild uses as its source."""
 
     LOCAL = "local"
     SOURCE = "source"
@@ -38,9 +38,9 @@ def inspect_command(
     offline: Annotated[bool, typer.Option("--offline", help="Do not compare with Kafka.")] = False,
     output: FormatOption = Format.TEXT,
 ) -> None:
-    """Show what each partition's local state holds, what it belongs to, and whether it fits what Kafka has.
+    """Show the local state of each partition, what it belongs to, and whether it fits what Kafka has.
 
-    A worker may be running: nothing is changed. Exit status: 100 when a state is refused or cannot be read.
+    It changes nothing; a worker may be running. Exit status: 100 when a state is refused or cannot be read.
     """
     settings = load_settings(streams_data_dir=data_dir)
     configure_logging(settings.streams_log_format, level=logging.ERROR)
@@ -99,7 +99,7 @@ def rebuild_command(
     ] = False,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask before topics are emptied.")] = False,
 ) -> None:
-    """Bring the state of a flow back when a worker refuses to start with it. Stop all its workers first.
+    """Rebuild the state of a flow when a worker refuses to start with it. Stop all its workers first.
 
     With several workers, run `--from local` once for each data directory: each has its own partitions.
     """

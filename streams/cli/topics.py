@@ -52,7 +52,7 @@ def apply_command(
 ) -> None:
     """Create the declared topics that are missing and register the committed schemas.
 
-    What exists is never changed. Differences from the declaration are reported, and the exit status is then 100.
+    Existing topics are never changed. Differences from the declaration are reported, and the exit status is then 100.
     """
     wanted = Wanted(partitions, replication_factor, min_insync)
     settings = load_settings()
@@ -75,7 +75,7 @@ def apply_command(
 
 
 def list_command(output: FormatOption = Format.TEXT) -> None:
-    """Show how the declared topics stand: there, missing, or different from their declaration (exit status 100).
+    """Show the declared topics: present, missing, or different from their declaration (exit status 100).
 
     Of a flow of which a version was promoted: which topics have its outputs now.
     """
@@ -122,7 +122,7 @@ def _echo_topics(topics: Sequence[TopicState]) -> None:
 
 
 def _kept(state: TopicState) -> str:
-    """For how long records are kept: the last of each key, by age, by size, or for good."""
+    """How long records are kept: the last of each key, by age, by size, or for good."""
     rules = ["last per key"] if state.is_compacted else []
     if state.retention_ms is not None:
         rules.append(_age(state.retention_ms))

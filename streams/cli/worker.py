@@ -74,7 +74,7 @@ def worker(
     if supervised is not None:
         _run_supervised(Supervised.parse(supervised), settings, declared)
         return
-    # What is wrong from the start is one line, no log.
+    # Errors at the start are one line, no log.
     if processes > 1:
         options = [part for name in pipeline or [] for part in ("--pipeline", name)] + ["--leave"] * leave
         run = Supervisor(settings, options, processes=processes, web_port=web_port).run
@@ -98,7 +98,7 @@ def _log(settings: Settings, pipelines: list[Pipeline]) -> None:
 
 
 def _run_supervised(this: Supervised, settings: Settings, declared: list[Pipeline]) -> None:
-    """One of several processes."""
+    """Run one of several processes."""
     masks = any(one.personal for one in declared)
     configure_logging(settings.streams_log_format, process=this.number, masks_values=masks)
     this.end_with_the_supervisor()

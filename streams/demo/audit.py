@@ -1,4 +1,4 @@
-"""Holds what came into a source against what came out of its flow: each event once, and none missing.
+"""Compares what came into a source with what came out of its flow: each event once, and none missing.
 
 It reads the topics as any consumer can, and shares nothing with the worker. Each trouble that the demo makes is judged
 by an audit that begins before it.
@@ -34,12 +34,12 @@ FRAME_BYTES: Final = 5
 _UNDECODABLE: Final = (EOFError, IndexError, KeyError, ValueError, TypeError, OverflowError, MemoryError)
 
 Identity = tuple[str, int] | bytes
-"""Id and time of an event; the bytes of a record that is none."""
+"""Id and time of an event; for an invalid record, its bytes."""
 
 
 @dataclass(frozen=True, slots=True)
 class Findings:
-    """What became of the events that came between the beginning and the end of an audit."""
+    """The results for events between the beginning and the end of an audit."""
 
     events: int
     """Different ones."""
@@ -108,7 +108,7 @@ class Audit:
         self._consumer.close()
 
     def end(self) -> None:
-        """What comes from now on is not looked at.
+        """Ignore events from now on.
 
         Raises:
             StreamsError: the topics cannot be read.
@@ -121,13 +121,13 @@ class Audit:
 
     @property
     def is_complete(self) -> bool:
-        """Whether everything that came is in an output."""
+        """Whether everything that arrived is in an output."""
         if self._ends is None or any(self._read_to[number] < end for number, end in self._ends.items()):
             return False
         return self._came.keys() <= self._found.keys()
 
     def take_in(self) -> None:
-        """Read what is new.
+        """Read new records.
 
         Raises:
             StreamsError: the topics cannot be read, or the registry does not answer.
@@ -142,7 +142,7 @@ class Audit:
                 self._take(message)
 
     def findings(self) -> Findings:
-        """What is known by now."""
+        """The results so far."""
         asked = [one for one, is_asked in self._came.items() if is_asked]
         missing = self._came.keys() - self._found.keys()
         return Findings(

@@ -1,4 +1,4 @@
-"""Begins troubles when a key is pressed, one at a time, and says what one sees and what was counted."""
+"""Starts a trouble when a key is pressed, and prints what can be seen and what was counted."""
 
 from collections.abc import Callable
 from typing import Final
@@ -64,7 +64,7 @@ class Control:
                 self._say(counted)
 
     def close(self) -> None:
-        """Let go of what is under way."""
+        """Release the troubles that are under way."""
         while self._troubles:
             self._troubles.popitem()[1].close()
 
@@ -83,7 +83,7 @@ class Control:
 
     def _begin(self, key: str, shot: Snapshot) -> None:
         if key in self._troubles:
-            self._say("That is still under way: it is said here when it was counted.")
+            self._say("That is still under way: the counts are printed here at its end.")
         elif not self._demo.feeder.is_simulating:
             self._say("The simulated traffic has not begun yet: real positions go first. Try again in a moment.")
         elif shot.worker.state != READY:

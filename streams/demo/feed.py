@@ -127,7 +127,7 @@ class Feeder:
         """What became of the real positions, once that is known."""
 
     def start(self) -> None:
-        """Begin with the real positions, in the background."""
+        """Start with the real positions, in the background."""
         self._began_s = time.monotonic()
         self._ingest = self._thread.submit(
             ingest_file,
@@ -144,7 +144,7 @@ class Feeder:
         return bool(self._traffic)
 
     def hold(self, endings: Sequence[str], newest_first: Sequence[str], seconds: float) -> None:
-        """Keep the positions of vehicles back whose ids end so, then send them; some of them the newest first."""
+        """Hold back positions of vehicles whose ids end in one of these, then send them; some of them newest first."""
         hold = {"endings": list(endings), "newest_first": list(newest_first), "seconds": seconds}
         self._traffic["positions"].tell(json.dumps({"hold": hold}))
 
@@ -213,7 +213,7 @@ class Feeder:
         return f"{real}, then simulated ones, {self._rate:,} a second"
 
     def stop(self) -> None:
-        """Stop feeding; what was sent stays, and the next run goes on after it."""
+        """Stop feeding; records that were sent stay, and the next run continues after them."""
         self._stop.set()
         for child in self._traffic.values():
             child.stop()

@@ -1,4 +1,4 @@
-"""Asks the monitor how far each consumer group is behind, and what it says of that."""
+"""Asks the monitor for the lag of each consumer group, and its verdict."""
 
 import http.client
 import json
@@ -28,7 +28,7 @@ class MonitorReading:
 
     groups: Mapping[str, GroupReading] = field(default_factory=dict)
     silent: tuple[str, ...] = ()
-    """Sources that it calls silent."""
+    """Sources that the monitor considers silent."""
 
 
 class MonitorProbe:

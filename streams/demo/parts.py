@@ -1,4 +1,4 @@
-"""What the demo consists of while it runs."""
+"""The parts of a running demo."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ from streams.settings import Settings
 
 @dataclass(frozen=True, slots=True)
 class DemoOptions:
-    """What the command line says."""
+    """Options of the command line."""
 
     directory: Path
     kafka_port: int

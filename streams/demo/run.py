@@ -72,7 +72,7 @@ def run_demo(options: DemoOptions, console: Console) -> None:
 
 
 def _answer(targets: Targets) -> str:
-    """What a query over both targets says at the end; why it cannot be asked, where it cannot."""
+    """The answer of a query over both targets; or why it cannot be asked."""
     try:
         return f"One query over both targets of the sinks:\n\n{targets.answer()}"
     except StreamsError as error:
@@ -80,7 +80,7 @@ def _answer(targets: Targets) -> str:
 
 
 class _Watch:
-    """Looks at a running demo, shows what it sees, and does what keys ask for."""
+    """Watches a running demo, shows its state, and reacts to keys."""
 
     def __init__(self, demo: Demo, console: Console) -> None:
         self._demo = demo

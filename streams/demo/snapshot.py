@@ -1,4 +1,4 @@
-"""Everything that the demo knows at one moment."""
+"""The state of the demo at one moment."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from streams.demo.worker_probe import WorkerReading
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """Everything shown, at one moment."""
+    """All values that are shown, at one moment."""
 
     now: datetime
     elapsed_s: float

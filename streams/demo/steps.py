@@ -1,4 +1,4 @@
-"""What the demo says while it starts: a line that changes in a terminal, one line a step elsewhere."""
+"""Prints the steps of the demo's start: a line that changes in a terminal, one line a step elsewhere."""
 
 from types import TracebackType
 from typing import Self
@@ -25,17 +25,17 @@ class Steps:
             self._status.stop()
 
     def step(self, text: str) -> None:
-        """Tell that a new step begins."""
+        """Print that a new step begins."""
         if self._status is not None:
             self._status.update(text)
         else:
             self.note(text)
 
     def detail(self, text: str) -> None:
-        """Tell how far the step is, where it can be overwritten."""
+        """Print the progress of the step, where it can be overwritten."""
         if self._status is not None:
             self._status.update(text)
 
     def note(self, text: str) -> None:
-        """Tell something that should stay on the screen."""
+        """Print something that should stay on the screen."""
         self._console.print(text, markup=False, highlight=False, soft_wrap=True)

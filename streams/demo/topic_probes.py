@@ -55,7 +55,7 @@ class LagProbe:
         return {one.partition: max(0, end[1] - max(0, one.offset)) for one, end in zip(committed, ends, strict=True)}
 
     def close(self) -> None:
-        """Disconnect."""
+        """Close the consumer."""
         self._consumer.close()
 
 

@@ -31,11 +31,11 @@ class Chapter:
     title: str
     text: Callable[[Snapshot], str]
     waits_for: Callable[[Snapshot], bool] = lambda _: True
-    """What it is about has come: then its text is said."""
+    """When this is true, the chapter's text is printed."""
     key: str = ""
-    """Pressed after the text; the chapter ends when what that did was counted."""
+    """Pressed after the text; the chapter ends when the effect was counted."""
     command: tuple[str, ...] = ()
-    """A `streams` command that is run after the text, and what it prints shown."""
+    """A `streams` command that is run after the text; its output is shown."""
 
 
 class Tour:
@@ -60,7 +60,7 @@ class Tour:
         return self._number >= len(self._chapters)
 
     def go_on(self) -> None:
-        """Leave the pause of this chapter out."""
+        """Skip the pause of this chapter."""
         self._skips_pause = True
 
     def look(self, shot: Snapshot) -> None:
@@ -87,13 +87,13 @@ class Tour:
             self._skips_pause = False
 
     def close(self) -> None:
-        """End a command that still runs."""
+        """Stop a command that is still running."""
         if self._command is not None:
             self._command.kill()
             self._command.wait()
 
     def lag_words(self) -> str:
-        """What was seen of lag during the tour."""
+        """The lag seen during the tour, in words."""
         return "; ".join(
             f"{group}: {lag:,} records at most, judged {', '.join(sorted(self._verdicts[group]))}"
             for group, lag in sorted(self._lag_max.items())

@@ -31,7 +31,7 @@ KEYS_LINE: Final = "t tunnel   p poison   w kill the worker   ? help   q quit"
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where things are; the same during the whole run."""
+    """Addresses and folders; constant during a run."""
 
     directory: Path
     links: Links
@@ -71,7 +71,7 @@ def line(shot: Snapshot) -> str:
 
 
 def summary(shot: Snapshot, fed: str, found: Sequence[str] = ()) -> str:
-    """What the run came to, as plain text."""
+    """The summary of a run, as plain text."""
     first, flow = next(iter(shot.worker.flows.items()))
     totals = flow.totals
     lines = [
@@ -126,7 +126,7 @@ def duration(seconds: float | None) -> str:
 
 
 def times(count: int) -> str:
-    """How often."""
+    """How often something happened, in words."""
     return "once" if count == 1 else f"{count} times"
 
 
@@ -176,7 +176,7 @@ def _flows(shot: Snapshot) -> Table:
 
 
 def _lag(shot: Snapshot, flow: str, *, is_first: bool) -> int | None:
-    """Of the flow of positions as Kafka says it now; of the others as the monitor has seen it last."""
+    """Lag of the flow of positions from Kafka now; of the others as last reported by the monitor."""
     if is_first:
         return shot.lag_sum
     group = shot.monitor.groups.get(f"streams.{flow}")

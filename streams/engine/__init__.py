@@ -1,1 +1,1 @@
-"""The engine: partition tasks, the commit cycle and restore; it knows Kafka and the store by protocol only."""
+"""The engine: partition tasks, the commit cycle and restore; uses Kafka and the store through protocols only."""

@@ -1,8 +1,8 @@
-"""What a new partition commits before it consumes: its parent's state of its keys, in cycles of bounded size.
+"""A new partition's adoption: it commits its parent's state of its keys, in bounded cycles, before it consumes.
 
 The state is in the store already (`engine.restore_adoption`). Here it is written to the partition's own journal and
-tables, so that every later restore needs these only. Pieces are sets of ids and rows of keys: a process that dies half
-way leaves pieces which the next attempt writes again, to the same effect.
+tables, so that every later restore needs these only. Pieces are sets of ids and rows of keys: if a process dies half
+way, the next attempt writes the pieces again, with the same result.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,9 +18,9 @@ from streams.limits import JOURNAL_RECORD_BYTES_MAX
 from streams.state.identity import Identity
 
 PORTION_BYTES_MAX: Final = 8 * JOURNAL_RECORD_BYTES_MAX
-"""Of the sections of the journal in one transaction."""
+"""Bound on the journal's sections in one transaction."""
 TOMBSTONES_MAX: Final = 5_000
-"""In one transaction."""
+"""Bound on rows in one transaction."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +28,9 @@ class Portion:
     """What one cycle of an adoption writes."""
 
     identity: Identity
-    """That of the layout after the growth in the last cycle, which makes the adoption complete; before, the earlier."""
+    """The identity of the layout after the growth in the last cycle, which completes the adoption; the earlier one
+    before.
+    """
     sections: Mapping[str, Sequence[bytes]] = field(default_factory=dict)
     rows: ChangelogPart | None = None
 
@@ -46,7 +48,7 @@ class Adoption:
         after: Identity,
         portion_bytes_max: int | None = None,
     ) -> None:
-        """`event_time_max`: newest of what `sections` hold; `before` and `after`: identities in both layouts."""
+        """`event_time_max`: newest time in `sections`; `before` and `after`: identities in both layouts."""
         self.event_time_max = event_time_max
         self.after = after
         self._before = before
@@ -67,26 +69,26 @@ class Adoption:
         return Portion(self.after if self.is_closed else self._before, sections)
 
     def drop(self) -> None:
-        """Read no more of the store."""
+        """Stop reading the store."""
         self._rows = None
 
 
 class Clearing:
-    """Deletes the rows that keys of a partition still have in the tables of its parent, some with each cycle.
+    """Deletes the rows that keys of a partition still have in its parent's tables, some with each cycle.
 
-    Once the adoption is committed, and never before. It may be done again at any time: the parent writes none of these
-    rows any more.
+    It runs only after the adoption is committed. It may be repeated at any time: the parent no longer writes these
+    rows.
     """
 
     def __init__(self, parent: int, epoch: int, keys: Mapping[str, Iterator[bytes]], *, header: bytes) -> None:
-        """`keys` has those of each table, `header` says where their rows are now."""
+        """`keys` has the keys of each table; `header` says where their rows are now."""
         self.epoch = epoch
         self._parent = parent
         self._keys = dict(keys)
         self._headers: Headers = [(MOVED_HEADER, header)]
 
     def next(self) -> list[Tombstones]:
-        """Those of the next cycle; none when nothing is left."""
+        """The deletions of the next cycle; empty when nothing is left."""
         for topic, keys in list(self._keys.items()):
             if some := list(islice(keys, TOMBSTONES_MAX)):
                 return [Tombstones(topic, self._parent, some, self._headers)]
@@ -99,12 +101,12 @@ class Clearing:
         return not self._keys
 
     def drop(self) -> None:
-        """Read no more of the store."""
+        """Stop reading the store."""
         self._keys.clear()
 
 
 def _groups(sections: Mapping[str, Sequence[bytes]], bytes_max: int) -> Iterator[Mapping[str, Sequence[bytes]]]:
-    """All pieces in their order, so many together that their sizes add up to `bytes_max`; a larger one stands alone."""
+    """All pieces in order, grouped up to `bytes_max`; a larger piece stands alone."""
     group: dict[str, list[bytes]] = {}
     size = 0
     for name, pieces in sections.items():

@@ -1,4 +1,4 @@
-"""Private state in the headers of table rows: what a restore needs and the public row alone does not have.
+"""Private state in the headers of table rows: what a restore needs beyond the public row.
 
 `state.fold` is the row of the table's own state, `state.windows` the rows of other operators that keep one for the key.
 Each begins with the digest of the name and the layout that it was written with (`state.identity.row_digest`).
@@ -16,16 +16,16 @@ from streams.state.identity import DIGEST_BYTES, Identity
 OWN_HEADER: Final = "state.fold"
 CARRIED_HEADER: Final = "state.windows"
 FORGOTTEN_HEADER: Final = "state.forgotten"
-"""Of a record without a value: nothing of its key is kept any more (`streams forget`)."""
+"""Header of a record without a value: its key was forgotten (`streams forget`)."""
 _SIZE: Final = struct.Struct("<I")
 
 
 class RowUnknown(ValueError):
-    """A row was written with a layout that nothing is known of."""
+    """A row was written with an unknown layout."""
 
 
 def carried_headers(carried: Sequence[CarriedRows]) -> list[bytes]:
-    """The value of `state.windows` for each key: of each operator digest, size and row."""
+    """The value of `state.windows` for each key: for each operator digest, size and row."""
     if not any(one.rows.dtype.hasobject for one in carried):
         return pack_after([(one.digest + _SIZE.pack(one.rows.dtype.itemsize), one.rows) for one in carried])
     columns = [[one.digest + _SIZE.pack(len(row)) + row for row in pack_rows(one.rows)] for one in carried]
@@ -40,7 +40,7 @@ def own_headers(digest: bytes, rows: Rows) -> list[bytes]:
 
 
 class RowReader:
-    """Brings stored rows to today's layouts. `identity` knows the layouts of all that was written."""
+    """Converts stored rows to today's layouts. `identity` knows the layouts of all written rows."""
 
     def __init__(self, keyed: Sequence[KeyedState], identity: Identity) -> None:
         self._layouts = identity.layouts()

@@ -9,8 +9,8 @@ A cycle, as numbered in every test and failpoint:
 4. commit;
 5. only then write rows and checkpoint to the stores.
 
-Whatever is killed between two of them: before 4 nothing is visible and the records run again, after it the journal
-brings the store forward.
+After a crash before step 4 nothing is visible and the records are processed again; after step 4 the journal brings the
+store forward.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -46,7 +46,7 @@ Claim = Callable[[], object]
 """Called once, before step 3: the group membership in whose name the cycle is committed. Raises CycleAborted when the
 worker no longer owns a partition of the cycle (docs/adr/0015)."""
 Failpoint = Callable[[str], None]
-"""Called between steps by name; a test's may crash there."""
+"""Called with the name of each step between two steps; a test's hook may crash there."""
 
 STEPS: Final = ("begun", "produced", "journalled", "offsets_sent", "committed", "applied")
 
@@ -68,7 +68,7 @@ class Committer:
         address: str = "",
         code: str | None = None,
     ) -> None:
-        """Configure.
+        """Configure the committer.
 
         `encoders` are those of all topics that rows go to. `author` is this worker, `session` this process of it: an
         unknown outcome is settled by them. `timestamp_ages_ms` bounds, by topic, how old the timestamp of an event's
@@ -157,7 +157,7 @@ class Committer:
         self._failpoint("applied")
 
     def forget(self, commits: Sequence[TaskCommit], beside: Sequence[TopicRecords], now_ms: int, claim: Claim) -> None:
-        """Steps 1 to 4 of cycles that take keys away (`TaskCycle.forgetting`), with what is said of them `beside`.
+        """Steps 1 to 4 of cycles that delete keys (`TaskCycle.forgetting`); writes `beside` in the same transaction.
 
         There is no step 5: the state of these partitions must be restored.
 
@@ -179,7 +179,7 @@ class Committer:
         now_ms: int,
         claim: Claim,
     ) -> None:
-        """The rest of steps 2 to 4; notes, by partition, where records of the journal and of tables came to lie."""
+        """The rest of steps 2 to 4; returns the offsets of journal and table records by partition."""
         self._begin()
         self._produce_changelogs(commits, tables_at, now_ms)
         self._produce_rows(commits, now_ms)
@@ -202,7 +202,7 @@ class Committer:
             lane_of(number, commit.partition): self._position(commit, number, position)
             for commit in commits
             for number, position in enumerate(commit.positions)
-            if position.offset_next >= 0  # not of an input of which nothing was read yet
+            if position.offset_next >= 0  # not for an input from which nothing was read yet
         }
         self._transactions.send_offsets(positions, claim())
         self._failpoint("offsets_sent")
@@ -247,10 +247,10 @@ class Committer:
             self._failpoint("begun")
 
     def _settle(self, positions: dict[int, Committed], error: OutcomeUnknown) -> None:
-        """Find out whether the cycle happened: it did if the group's offsets are `positions`.
+        """Find out whether the cycle was committed: it was if the group's offsets are `positions`.
 
         They name this process: another worker that took a partition over has cycles of the same number.
-        Where others have gone on meanwhile it is taken not to have happened: a reload of the state is right either way.
+        If others have committed since, the cycle counts as not committed: reloading the state is correct in both cases.
 
         Raises:
             CycleAborted: it did not happen.
@@ -277,7 +277,7 @@ class Committer:
             self._transactions.produce(some)
 
     def _settled(self, records: EventRecords, now_ms: int, origin: int, number: int) -> list[Headers | None] | None:
-        """Headers with which events go on; of those that were replayed, the audit topic learns the outcome."""
+        """Headers that events keep; outcomes of replayed ones are added to the audit topic."""
         if records.events.headers is None:
             return None
         settled = settle(records.events.headers.tolist(), Outcome(records.outcome or Outcome.CLEAN), now_ms)
@@ -315,7 +315,7 @@ class Committer:
                 )
 
     def _produce_of_growth(self, commits: Sequence[TaskCommit], now_ms: int) -> None:
-        """Tombstones of keys that have moved or are forgotten, and what parents tell their children."""
+        """Produce tombstones of moved or forgotten keys, and what parents report to their children."""
         for commit in commits:
             for moved in commit.tombstones:
                 count = len(moved.keys)

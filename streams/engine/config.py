@@ -1,4 +1,4 @@
-"""What all tasks of a flow share: the declaration under the bounds in force, and what a worker gives them."""
+"""What all tasks of a flow share: the declaration with the bounds in force, and the worker's part."""
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -33,43 +33,43 @@ class TaskConfig:
     """What all tasks of a flow share."""
 
     pipeline: Pipeline
-    """With the bounds in force."""
+    """The flow, with the bounds in force."""
     stopwatch: Stopwatch
     partitions_of: Callable[[Sequence[bytes]], Int64]
-    """The partition of the source that each key belongs into, in the first layout."""
+    """The partition of the source that each key belongs to, in the first layout."""
     seed: int = 0
-    """Of the id set's hash: unpredictable in production, fixed in a simulation."""
+    """Seed of the id set's hash: unpredictable in production, fixed in a simulation."""
     add_ids: AddIds | None = None
-    """Inserts into the id set natively; None: numpy does."""
+    """Native insert into the id set; None: done by numpy."""
     key_map: Callable[[], KeyMap] | None = None
-    """Makes an empty map from keys to slots that is looked up natively; None: Python does."""
+    """Makes an empty native map from keys to slots; None: a Python dictionary is used."""
     symbols: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """Symbols of the source's payload fields that are enums, in the order of the reader schema; those of further inputs
     by `Input.named`."""
 
     @cached_property
     def inputs(self) -> tuple[Input, ...]:
-        """What is read, in its order."""
+        """The inputs, in their order."""
         return self.pipeline.inputs
 
     @cached_property
     def further_names(self) -> tuple[str, ...]:
-        """Names of what is read beside the source."""
+        """Names of the inputs beside the source."""
         return tuple(one.name for one in self.inputs[1:])
 
     @cached_property
     def position_names(self) -> tuple[str, ...]:
-        """By which the journal names the inputs: the source by its topic, as ever, the others by their names."""
+        """Names of the inputs in the journal: the source's topic, and the names of the others."""
         return (self.pipeline.source, *self.further_names)
 
     @property
     def fields(self) -> Fields:
-        """Fields that the source's events have."""
+        """Fields of the source's events."""
         return self.inputs[0].fields
 
     @cached_property
     def gets(self) -> Mapping[str, tuple[int, ...]]:
-        """By name of an operator: numbers of the inputs whose events get there."""
+        """By operator name, numbers of the inputs whose events reach it."""
         found: dict[str, tuple[int, ...]] = {source_name(number): (number,) for number in range(len(self.inputs))}
         for placed in self.tree:
             found[placed.spec.name] = tuple(dict.fromkeys(each for giver in placed.givers for each in found[giver]))
@@ -77,7 +77,7 @@ class TaskConfig:
 
     @cached_property
     def fields_given(self) -> Mapping[str, Fields]:
-        """By name of an operator: fields of the events that it gets; of one that merges, those of its first giver."""
+        """By operator name, fields of the events that it gets; for one that merges, those of its first input."""
         passed = {source_name(number): one.fields for number, one in enumerate(self.inputs)}
         given: dict[str, Fields] = {}
         for placed in self.tree:
@@ -86,7 +86,7 @@ class TaskConfig:
         return given
 
     def watermark_of(self, operator: str, positions: Sequence[Position]) -> int:
-        """Where an operator stands when the inputs stand at `positions`: what it has got is complete up to there."""
+        """An operator's watermark with the inputs at `positions`: its events are complete up to there."""
         numbers = self.gets[operator]
         if len(numbers) == 1:
             return positions[numbers[0]].watermark
@@ -94,7 +94,7 @@ class TaskConfig:
 
     @cached_property
     def tree(self) -> tuple[Placed, ...]:
-        """The operators that each partition runs, each with whose events it gets."""
+        """The operators that each partition runs, each with the operators whose events it gets."""
         return tree_of(self.pipeline)
 
     @cached_property
@@ -109,15 +109,15 @@ class TaskConfig:
 
     @cached_property
     def journal_ms(self) -> int:
-        """For how long, in event time, records of the journal matter."""
+        """How long, in event time, journal records are needed."""
         return max((spec.journal_ms for spec in self.operators), default=0)
 
     def identity(self, places: Places) -> Identity:
-        """Identity of state that is computed by this configuration, of the topics that are at `places`."""
+        """Identity of state that this configuration computes, with the topics at `places`."""
         return identity_of(self.pipeline, self.operators, places, self.symbols)
 
     def judged(self, found: Identity, declared: Identity) -> Judgement:
-        """What it means for state under the `declared` identity that it was written under `found`."""
+        """What the identity `found` means for state under the `declared` one."""
         return judged(found, declared, self.pipeline, self.operators)
 
     def home(self, partition: int) -> Home:
@@ -125,10 +125,10 @@ class TaskConfig:
         return Home(partition, lambda keys: self.partitions_of(keys) == partition)
 
     def context(self, home: Home, partition: int, store: Store, refusals: Callable[[], Refusals]) -> OperatorContext:
-        """What the operators of a partition over `store` are made with."""
+        """The context for building the operators of a partition over `store`."""
         return OperatorContext(
             partition=partition,
-            fields=self.fields,  # `PartitionState` gives each operator those that it gets
+            fields=self.fields,  # `PartitionState` sets the fields for each operator
             space=lambda name: StoreSpace(store, name),
             keys=KeySpace(home.has, None if self.key_map is None else self.key_map()),
             home=home,

@@ -1,8 +1,8 @@
-"""Records that tasks in a later layout read from two logs: their own one, and what others forward.
+"""Records that tasks in a later layout read from two logs: their own one, and records that others forward.
 
 That is so of each input of a flow. Everything here goes by lane (`batch.lanes`): the partition of an input.
-`growth.coupling` says which records go on now and in which order. The rest waits here. A log of which much waits is
-paused, so that memory is bounded; one of which little waits is read on, since a paused one is fetched again.
+`growth.coupling` decides which records are processed now and in which order. The rest waits here. A log with many
+waiting records is paused, so that memory is bounded; other logs are read on, since pausing means fetching again.
 """
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
@@ -28,26 +28,26 @@ from streams.operators.trace import WatermarkTrace
 from streams.sources.base import Idle
 
 Decode = Callable[[Records, frozenset[int], Clock, int], Decoded]
-"""Decodes records of an input, by its number, but for those at some rows."""
+"""Decodes records of an input, by its number, except those at some rows."""
 ClockOf = Callable[[Records, int], Clock]
-"""The clock that judges records of an input, by its number."""
+"""The clock for judging records of an input, by its number."""
 NEVER_READ_MS: Final = -1
 _RECORD_BYTES: Final = 100
-"""Rough memory of each part of a record that waits, beyond its bytes."""
+"""Approximate memory of each part of a waiting record, beyond its bytes."""
 
 
 @dataclass(slots=True)
 class _Waiting:
-    """Of one lane."""
+    """Waiting records of one lane."""
 
     own: list[Records] = field(default_factory=list)
     forwarded: list[ForwardedRecords] = field(default_factory=list)
     forwarded_ms: int = NEVER_READ_MS
     """When the newest forwarded record was read, monotonic."""
     own_ended_ms: int = NEVER_READ_MS
-    """Until when the own log is known to have had nothing to read, monotonic."""
+    """Until when the own log was known to be at its end, monotonic."""
     is_new: bool = False
-    """Whether something has come since it was last looked at that may let records go on."""
+    """Whether something that may release records has arrived since the last check."""
 
     @property
     def is_empty(self) -> bool:
@@ -56,7 +56,7 @@ class _Waiting:
 
 @dataclass(frozen=True, slots=True)
 class Ready:
-    """What of one lane goes on now: records of both logs in the order in which they were merged."""
+    """Records of one lane to process now, of both logs in merged order."""
 
     task: PartitionTask
     input_number: int
@@ -64,25 +64,25 @@ class Ready:
     """Those that are processed here; `partition` is the task's."""
     decoded: Decoded
     place: Int64
-    """Of each of `records`, its place among all merged ones."""
+    """For each of `records`, its place among all merged ones."""
     time: Int64
-    """Of each merged record, what it says of time if it is processed; `TIME_MIN`: nothing."""
+    """For each merged record, its contribution to the watermark if it is processed; `TIME_MIN`: none."""
     is_progress: Bools
-    """Of each merged record."""
+    """For each merged record."""
     read_in: Int64
-    """Of each of `records`: partition and"""
+    """For each of `records`, the partition"""
     read_at: Int64
-    """offset from which it was read."""
+    """and the offset from which it was read."""
     forwards: tuple[Forwards, ...]
     strangers: Sequence[bytes]
-    """Keys of records of the own log that are forwarded and that no growth explains."""
+    """Keys of records of the own log that are forwarded without a growth that explains it."""
     merged: Merged
     offset_next: int
     forwarded_next: int
     leader_epoch: int
 
     def where_read(self, letter: DeadLetter) -> DeadLetter:
-        """The same dead letter with the place in the source that its record was read from, where that is known."""
+        """The dead letter with the place in the source that its record was read from, where it is known."""
         row = letter.reject.row
         if row < 0 or self.read_in[row] < 0:
             return letter
@@ -90,7 +90,7 @@ class Ready:
         return replace(letter, partition=partition, offset=offset, processed_in=self.task.partition)
 
     def trace(self, decoded: Decoded) -> WatermarkTrace:
-        """The watermark over all merged records, of those events that gates have let pass."""
+        """The watermark over all merged records, counting only events that passed the gates."""
         here = self.place[decoded.events.row]
         time = np.where(self.is_progress, self.time, TIME_MIN)
         time[here] = self.time[here]
@@ -99,7 +99,7 @@ class Ready:
 
 
 class CoupledInputs:
-    """Of all tasks of an engine. One thread."""
+    """Coupled inputs of all tasks of an engine. One thread."""
 
     def __init__(self, lateness_ms: Sequence[int], hashes: KeyHashes) -> None:
         """`lateness_ms`: the out-of-orderness bound of each input."""
@@ -118,17 +118,17 @@ class CoupledInputs:
 
     @property
     def own_full(self) -> frozenset[int]:
-        """Those of which so many wait that the log should be read no further."""
+        """Lanes with so many waiting records that their own log should not be read further."""
         return self._full(lambda one: one.own)
 
     @property
     def forwarded_full(self) -> frozenset[int]:
-        """Lanes of which so many forwarded records wait that their topic should be read no further."""
+        """Lanes with so many waiting forwarded records that their topic should not be read further."""
         return self._full(lambda one: [part.records for part in one.forwarded])
 
     @property
     def bytes_used(self) -> int:
-        """Approximate memory of all that waits."""
+        """Approximate memory of all waiting records."""
         return sum(map(memory_of, self._records()))
 
     def _full(self, waiting_of: Callable[[_Waiting], list[Records]]) -> frozenset[int]:
@@ -140,11 +140,11 @@ class CoupledInputs:
         return frozenset(lane for lane, some in waiting.items() if sum(map(len, some)) >= COUPLED_RECORDS_MAX)
 
     def is_empty(self, lane: int) -> bool:
-        """Whether nothing of a lane waits."""
+        """Whether a lane has no waiting records."""
         return lane not in self._waiting
 
     def drop(self, lanes: Iterable[int]) -> None:
-        """The partition of these lanes has no task any more."""
+        """The partitions of these lanes have no task any more."""
         for lane in lanes:
             self._waiting.pop(lane, None)
 
@@ -161,7 +161,7 @@ class CoupledInputs:
         idle: Mapping[int, Idle],
         polled_ms: int,
     ) -> Records | None:
-        """Take what has come; returns the records of lanes that go by one log only.
+        """Add records; returns those of lanes that read only one log.
 
         `tasks` are by partition. `polled_ms`: monotonic, when it was read.
         """
@@ -180,7 +180,7 @@ class CoupledInputs:
         ]
         for lane in mine:
             one = self._waiting.setdefault(lane, _Waiting())
-            one.is_new |= not one.own or bool(one.forwarded)  # else it waits for the parent as those before it do
+            one.is_new |= not one.own or bool(one.forwarded)  # otherwise it waits for the parent, as earlier records do
             one.own.append(records.take(np.flatnonzero(records.partition == lane)).compact())
         return records.take(np.flatnonzero(~np.isin(records.partition, mine))) if mine else records
 
@@ -213,7 +213,7 @@ class CoupledInputs:
         *,
         again: Collection[int],
     ) -> Iterator[Ready]:
-        """What may go on now. Each must be processed before the next one is asked for.
+        """What can be processed now. Process each result before asking for the next.
 
         `blocked` lanes are left alone; `again`: numbers of inputs of which those are looked at, too, to which nothing
         has come since, as when a schema is known now.
@@ -266,7 +266,7 @@ class CoupledInputs:
         )
 
     def _keep(self, one: _Waiting, own: Records | None, forwarded: ForwardedRecords | None, merged: Merged) -> None:
-        """Of what was joined, let wait what was not merged."""
+        """Keep those of the joined records that were not merged."""
         one.own = [] if own is None else [own.take(np.arange(merged.own, len(own)))]
         one.own = [part for part in one.own if len(part)]
         one.forwarded = [] if forwarded is None else [forwarded.take(np.arange(merged.forwarded, len(forwarded)))]
@@ -277,7 +277,7 @@ class CoupledInputs:
         forwarded: ForwardedRecords | None, is_progress: Bools, is_away: Bools, to: Int64, read_in: Int64,
         read_at: Int64,
     ) -> Ready:  # fmt: skip
-        """Put what was decoded into the order in which it was merged."""
+        """Put decoded events into merged order."""
         number = input_of(lane)
         rows = merged.index + np.where(merged.is_forwarded, count, 0)
         moves = _moves_time(task, number, forwarded, merged)
@@ -341,7 +341,7 @@ def _joined(one: _Waiting) -> tuple[Records | None, ForwardedRecords | None]:
 
 
 def _before_unknown(known: Bools) -> int:
-    """How many records come before the first of an unknown schema."""
+    """Number of records before the first one with an unknown schema."""
     return len(known) if known.all() else int(np.argmin(known))
 
 

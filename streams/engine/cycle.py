@@ -1,4 +1,4 @@
-"""The commit cycle of one partition: what its end adds to the transaction, and what is written once that is committed.
+"""The commit cycle of one partition: what it adds to the transaction, and what is written after the commit.
 
 `applied` alone may be called, in another thread, while the next batch is processed.
 """
@@ -24,7 +24,7 @@ from streams.state.store import WriteBatch
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """Where the records of a committed cycle came to lie."""
+    """Offsets of the records of a committed cycle."""
 
     journal_first: int
     journal_next: int
@@ -33,13 +33,13 @@ class Written:
 
 
 class TaskCycle:
-    """Of one partition."""
+    """Commit cycles of one partition."""
 
     def __init__(self, state: PartitionState) -> None:
         self._state = state
 
     def close(self) -> TaskCommit | None:
-        """End the open cycle: everything since the last one, or None when nothing happened."""
+        """Close the open cycle: all effects since the last one, or None when there are none."""
         state = self._state
         if state.adoption is not None:
             return self._adopting(state.adoption)
@@ -83,15 +83,15 @@ class TaskCycle:
         return commit
 
     def forgetting(self, keys: Sequence[bytes]) -> TaskCommit:
-        """The cycle after the newest one, by which every later restore forgets `keys` (docs/adr/0090).
+        """The next cycle, which makes every later restore forget `keys` (docs/adr/0090).
 
-        Only when nothing is open or in flight, and no operator holds events of the keys. It is never applied: what the
-        task has in memory and in its store is of before, and must be restored.
+        Only when nothing is open or in flight, and no operator holds events of the keys. It is never applied: the
+        task's memory and store still have the keys, so that the state must be restored.
         """
         state = self._state
         if state.adoption is not None or state.cycle_closed != state.checkpoint.cycle:
             raise RuntimeError(f"partition {state.partition}: keys are forgotten between cycles only")
-        start = max(state.offset_next, state.first_offset)  # a position can be committed although nothing was read yet
+        start = max(state.offset_next, state.first_offset)  # a position can be committed even if nothing was read yet
         state.positions[0] = first = replace(state.positions[0], offset_next=start)
         parts = [part for one in state.operators.values() for part in (one.marked_sections(), one.forgotten(keys))]
         return TaskCommit(
@@ -196,5 +196,5 @@ class TaskCycle:
 
 
 def _told(standing: Standing) -> Standing | None:
-    """What the group's offset says of it: nothing, as long as there was no growth."""
+    """Growth state for the offset's metadata; empty if there was no growth."""
     return None if standing == Standing(FIRST_EPOCH) else standing

@@ -1,4 +1,4 @@
-"""Effects of a micro-batch: what the committer, and nothing else, carries out."""
+"""Effects of a micro-batch, which only the committer carries out."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -16,15 +16,15 @@ from streams.state.store import WriteBatch
 
 @dataclass(frozen=True, slots=True)
 class Forwards:
-    """Records that were read in one partition and belong into another one, undecoded, in the order of the log."""
+    """Undecoded records that belong to another partition than the one they were read in, in log order."""
 
     partition: int
-    """Where they belong."""
+    """The partitions they belong to."""
     keys: Sequence[bytes | None]
     values: Sequence[bytes | None]
     timestamps_ms: Sequence[int]
     headers: Sequence[Headers]
-    """With where each was read from the source, and the epoch of the layout by which it was sent on."""
+    """Headers with their place in the source, and the epoch of the layout by which they were forwarded."""
 
     def __len__(self) -> int:
         return len(self.keys)
@@ -32,7 +32,7 @@ class Forwards:
 
 @dataclass(frozen=True, slots=True)
 class Tombstones:
-    """Keys whose rows in a partition of a table are to go: they have moved to another one, or are forgotten."""
+    """Keys whose rows in a partition of a table are to be deleted: they have moved, or are forgotten."""
 
     topic: str
     partition: int
@@ -42,37 +42,38 @@ class Tombstones:
 
 @dataclass(frozen=True, slots=True)
 class PartitionEffects:
-    """What one partition's share of a micro-batch brings about."""
+    """Effects of one partition's share of a micro-batch."""
 
     partition: int
     records: Sequence[EventRecords] = field(default_factory=list)
     """Events for topics, in order."""
     dropped: Mapping[str, int] = field(default_factory=dict)
-    """Events that go nowhere, by outcome."""
+    """Events that go to no topic, by outcome."""
     dropped_replayed: Mapping[str, Sequence[Headers]] = field(default_factory=dict)
     """Headers of those of them that were replayed from dead letters, by outcome."""
     found: Mapping[str, int] = field(default_factory=dict)
-    """What operators have noticed, by name."""
+    """Observations of operators, by name."""
     refused: Sequence[RefusedEvents] = field(default_factory=list)
-    """Events that become dead letters since an output has refused them."""
+    """Events that become dead letters because an output has refused them."""
     misrouted: int = 0
-    """Accepted events whose key belongs into another partition."""
+    """Number of accepted events whose key belongs to another partition."""
     misrouted_keys: Sequence[bytes] = ()
     """Some of their keys."""
     input_number: int = 0
-    """Input whose records, or idle time, it comes of."""
+    """Input that the records, or the idle time, belong to."""
     beside: Mapping[tuple[str, str], int] = field(default_factory=dict)
-    """Events that were dropped beside the way to the clean topic, by name of the operator and outcome: they are counted
-    in `records` or `dropped` as well."""
+    """Events dropped on branches beside the way to the clean topic, by operator and outcome: they also count in
+    `records` or `dropped`.
+    """
     partitions: int = 0
-    """By how many the state is divided, where partitions of records go by that; 0: they go by those of the topic."""
+    """Partition count of the state, if output partitions follow it; 0: the topics' own counts apply."""
     all_home: bool = True
-    """Whether every key that was looked up has its home in the partition."""
+    """Whether every key that was looked up belongs to the partition."""
     forwards: Sequence[Forwards] = ()
     """Records for other partitions."""
 
     def outcomes(self) -> dict[str, int]:
-        """Events by what became of them."""
+        """Events by outcome."""
         counts = dict(self.dropped)
         for part in (each for each in self.records if each.outcome):
             counts[part.outcome] = counts.get(part.outcome, 0) + len(part.events)
@@ -85,7 +86,7 @@ class PartitionEffects:
 
 @dataclass(frozen=True, slots=True)
 class Effects:
-    """What a micro-batch brings about."""
+    """Effects of a micro-batch."""
 
     now_ms: int
     records: int = 0
@@ -97,7 +98,7 @@ class Effects:
 
 @dataclass(frozen=True, slots=True)
 class TaskCommit:
-    """What one partition contributes to the end of a commit cycle."""
+    """One partition's contribution to the end of a commit cycle."""
 
     partition: int
     cycle: int
@@ -107,28 +108,28 @@ class TaskCommit:
     journal: list[bytes]
     changelogs: list[ChangelogRows]
     carried: list[CarriedRows]
-    """What each of their records carries of other operators: of the same keys, in the same order."""
+    """State of other operators that these records carry: of the same keys, in the same order."""
     rows: list[RowRecords]
     store: WriteBatch
-    """To be written with the checkpoint once the cycle is committed."""
+    """Rows to write with the checkpoint once the cycle is committed."""
     marks: Mapping[str, int]
     leader_epoch: int = -1
-    """Of the newest record before `offset_next`; -1: not known."""
+    """Leader epoch of the newest record before `offset_next`; -1: not known."""
     further: tuple[Position, ...] = ()
-    """Where the cycle ends in each input beside the source; offset, watermark and epoch are the source's."""
+    """Position in each input beside the source; offset, watermark and epoch are the source's."""
     partitions: int = 0
     """As of `PartitionEffects`."""
     growth: GrowthState = NO_GROWTH
     identity: Identity = field(default_factory=Identity)
     standing: Standing | None = None
-    """How the partition stands in a growth after this cycle; None: the flow was never grown."""
+    """State of the partition in a growth after this cycle; None: the flow was never grown."""
     tombstones: Sequence[Tombstones] = ()
     progress: Mapping[int, Progress] = field(default_factory=dict)
-    """What children are told, by lane: of each input by itself."""
+    """Reports to children by lane: for each input separately."""
 
     @property
     def is_adoption(self) -> bool:
-        """Whether it writes state that is taken over from another partition, of which more is to come."""
+        """Whether it writes a part of state taken over from another partition, with more to come."""
         return self.standing is not None and self.standing.epoch == 0
 
     @property
@@ -139,6 +140,6 @@ class TaskCommit:
 
 @dataclass(frozen=True, slots=True)
 class CycleEnd:
-    """Everything that step 2's second half, step 3 and step 5 of the commit cycle need."""
+    """What the second half of step 2, step 3 and step 5 of the commit cycle need."""
 
     commits: list[TaskCommit]

@@ -1,4 +1,4 @@
-"""Encode: rows of operators to framed Avro, and their private state for the headers that restore reads."""
+"""Encodes operators' rows as framed Avro, and their private state for the headers that restore reads."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -15,7 +15,7 @@ from streams.operators.changes import CarriedRows, ChangelogRows, RowRecords
 
 @dataclass(frozen=True, slots=True)
 class ChangelogPart:
-    """Rows of one partition for a changelog, and what they carry."""
+    """Rows of one partition for a changelog, with the state that they carry."""
 
     partition: int
     rows: ChangelogRows
@@ -31,7 +31,7 @@ class RowEncoder:
     schema_id: int
 
     def encode(self, parts: Sequence[RowRecords]) -> tuple[list[bytes], list[bytes]]:
-        """Keys and values of all parts (at least one), encoded in one go."""
+        """Keys and values of all parts (at least one), encoded together."""
         keys = np.concatenate([byte_objects(part.keys) for part in parts])
         rows = np.concatenate([part.rows for part in parts])
         table = next(iter(parts)).columns(keys, rows)
@@ -40,7 +40,7 @@ class RowEncoder:
     def encode_changelog(
         self, parts: Sequence[ChangelogPart]
     ) -> Iterator[tuple[int, list[bytes], list[bytes], list[Headers | None]]]:
-        """(partition, keys, values, headers) of each part; all parts are encoded in one go."""
+        """(partition, keys, values, headers) of each part; all parts are encoded together."""
         keys, values = self.encode([part.rows for part in parts])
         start = 0
         for part in parts:

@@ -39,7 +39,7 @@ from streams.sources.base import Idle
 _OFFSET_MAX: Final = np.iinfo(np.int64).max
 _KEEP_ROWS: Final = 20_000
 _KEPT_SHARE: Final = 4
-"""That part of the memory may be taken by what stays in it."""
+"""Share of memory for state that stays there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,24 +49,26 @@ class MicroBatch:
     records: Records | None
     now_ms: int
     idle: Mapping[int, Idle] = field(default_factory=dict)
-    """By lane (`batch.lanes`), as `records.partition` is."""
+    """Idle times by lane (`batch.lanes`), as in `records.partition`."""
     generation: int = 0
-    """Batches consumed before the state was last reloaded are void."""
+    """Batches consumed before the last reload of the state are ignored."""
     clock_ms: int | None = None
-    """The time by which records without a usable timestamp are judged (ADR 16); None: `now_ms`. Unlike that, it does
-    not go back when the wall clock does."""
+    """Substitute for unusable record timestamps (ADR 16); None: `now_ms`.
+
+    Unlike that, it never goes back with the wall clock.
+    """
     forwarded: Records | None = None
     """Records of the forwarded topics, of partitions that have been grown; `partition` is the lane of the input."""
     forwarded_idle: Mapping[int, Idle] = field(default_factory=dict)
-    """As `idle`, of the forwarded topic."""
+    """The same as `idle`, for the forwarded topic."""
     polled_ms: int = 0
     """When it was read, monotonic, by the clock of `idle`."""
     waited_ms: int = 0
-    """How long its records were gathered: the oldest has waited for about so long."""
+    """How long its records were gathered: roughly the age of the oldest."""
 
     @property
     def is_large(self) -> bool:
-        """Whether intake did not have to wait for records: the worker is behind."""
+        """Whether intake did not have to wait for records: the worker lags."""
         return self.records is not None and len(self.records) > BATCH_RECORDS_MAX // 2
 
 
@@ -77,7 +79,7 @@ class Engine:
         """`decoders`: one for each input, in their order."""
         self.tasks: dict[int, PartitionTask] = {}
         self.adopting: dict[int, PartitionTask] = {}
-        """Tasks that have to commit what they take over before they process anything."""
+        """Tasks that have to commit adopted state before they process anything."""
         self.refusals = Refusals(config.pipeline, config.partitions_of)
         self.config = config
         self._inputs = [InputDecoder(number, one) for number, one in enumerate(decoders)]
@@ -85,7 +87,7 @@ class Engine:
         self._hashes = KeyHashes(config.key_map)
         self._coupled = CoupledInputs([one.bounds.lateness_ms for one in config.inputs], self._hashes)
         self._idle_base: dict[int, tuple[int, int]] = {}
-        """Lane to (idle since, watermark then)."""
+        """By lane, since when it is idle, and its watermark then."""
 
     # --- schemas ----------------------------------------------------------------------------------------------------
 
@@ -95,7 +97,7 @@ class Engine:
         return frozenset().union(*(one.missing for one in self._inputs))
 
     def missing_of(self, input_number: int) -> frozenset[SchemaKey]:
-        """Those of one input."""
+        """Missing schemas of one input."""
         return frozenset(self._inputs[input_number].missing)
 
     @property
@@ -120,27 +122,27 @@ class Engine:
 
     @property
     def own_full(self) -> frozenset[int]:
-        """Those of which so many wait that intake should pause their own logs."""
+        """Lanes with so many waiting records that intake should pause their own logs."""
         return self._coupled.own_full
 
     @property
     def forwarded_full(self) -> frozenset[int]:
-        """Lanes of which so many forwarded records wait that intake should pause these."""
+        """Lanes with so many waiting forwarded records that intake should pause these."""
         return self._coupled.forwarded_full
 
     def learn(self, known: Known, input_number: int = 0) -> None:
-        """Take note of what the registry answered about schemas of an input."""
+        """Add the registry's answers about schemas of an input."""
         self._inputs[input_number].learn(known)
 
     def forget_schema(self, key: SchemaKey) -> None:
-        """Ask again when schema `key` is next met (an unknown one may have been registered since)."""
+        """Look up schema `key` again when it is next met (it may have been registered since)."""
         for one in self._inputs:
             one.known.forget(key)
 
     # --- processing -------------------------------------------------------------------------------------------------
 
     def process(self, batch: MicroBatch) -> Effects:
-        """Effects of a micro-batch; advances the state of the tasks."""
+        """Process a micro-batch: returns its effects, and advances the state of the tasks."""
         effects = Effects(batch.now_ms)
         parts: list[Records] = []
         if self._waiting and not any(one.missing for one in self._inputs):
@@ -163,7 +165,7 @@ class Engine:
         return effects
 
     def _current(self, records: Records) -> Records | None:
-        """Only what is ours and new: other partitions' records may be left over from before a rebalance."""
+        """Only records of our tasks and of this generation: others may be left over from before a rebalance."""
         if not len(records):
             return records
         lanes, _ = last_rows(records.partition)
@@ -211,7 +213,7 @@ class Engine:
             decoded = gate.judge(records, decoded, skip, states, clock)
         letters = [dead_letter(records, reject, of.number) for reject in decoded.rejects]
         unexpected: Counter[tuple[int, str]] = Counter()
-        for plan, rows in decoded.unexpected:  # the same schema twice, by prefix and by header
+        for plan, rows in decoded.unexpected:  # a schema given twice, by prefix and by header
             unexpected.update({(plan.schema_id, name): len(rows) for name in plan.unexpected if len(rows)})
         effects = Effects(batch.now_ms, len(records), [], letters, unexpected)
         epochs = records.leader_epochs
@@ -231,7 +233,7 @@ class Engine:
     # --- records of other partitions, and of two logs ---------------------------------------------------------------
 
     def _away(self, records: Records) -> dict[int, int]:
-        """Rows that are processed in another partition, and in which one; they are not decoded here."""
+        """Rows that another partition processes, and which one; they are not decoded here."""
         found: dict[int, int] = {}
         grown = [(partition, task) for partition, task in self.tasks.items() if task.home.has_moved]
         if not grown:
@@ -267,7 +269,7 @@ class Engine:
         return decoded
 
     def _process_merged(self, ready: Ready, batch: MicroBatch, effects: Effects) -> Effects:
-        """The effects of a micro-batch with those of what two logs of a lane have brought."""
+        """Add the effects of records merged from the two logs of a lane."""
         task, decoded, records, number = ready.task, ready.decoded, ready.records, ready.input_number
         if len(records):
             clock = self._clock(batch, records, number)
@@ -296,21 +298,21 @@ class Engine:
         )
 
     def _gates(self, input_number: int) -> Iterable[tuple[RecordGate, Mapping[int, Operator]]]:
-        """What keeps records of an input out, each with its operators by partition."""
+        """The gates of an input, each with its operators by partition."""
         for spec in self.config.operators:
             if spec.gate is not None and self.config.gets[spec.name] == (input_number,):
                 yield spec.gate, {number: task.operators[spec.name] for number, task in self.tasks.items()}
 
     def _close_overdue(self) -> Iterable[PartitionEffects]:
-        """Go on with what was too much for one cycle; nobody has to send anything for it."""
+        """Continue work that was too much for one cycle, without waiting for input."""
         for partition, task in self.tasks.items():
             if task.is_overdue and partition not in self._waiting:
                 yield task.on_idle(task.positions[0].watermark)
 
     def _release_idle(self, batch: MicroBatch) -> Iterable[PartitionEffects]:
-        """Move the watermark of idle partitions on by their idle time, where that releases or closes something.
+        """Advance the watermark of idle partitions by their idle time, where that releases or closes something.
 
-        An input that is idle keeps no other one waiting: its watermark goes on with the farthest of the others.
+        An idle input does not keep others waiting: its watermark advances with the furthest of the others.
         """
         for lane, idle in batch.idle.items():
             task, number = self.tasks.get(partition_of_lane(lane)), input_of(lane)
@@ -333,7 +335,7 @@ class Engine:
                 yield task.on_idle(moved, number)
 
     def _may_idle(self, task: PartitionTask, lane: int, batch: MicroBatch) -> bool:
-        """Whether idle time may pass in a lane whose own log is idle: its parent's has to be as well."""
+        """Whether a lane with an idle own log may advance by idle time: its parent's log has to be idle as well."""
         number = input_of(lane)
         return self._coupled.is_empty(lane) and task.growth.of(number).coupling.lets_idle_pass(
             task.positions[number].offset_next, forwarded_is_read=lane in batch.forwarded_idle
@@ -342,7 +344,7 @@ class Engine:
     # --- cycles and ownership ---------------------------------------------------------------------------------------
 
     def close_cycle(self) -> CycleEnd | None:
-        """End the open cycle; None when nothing happened in it."""
+        """Close the open cycle; None when it is empty."""
         tasks = [*self.tasks.values(), *self.adopting.values()]
         commits = [commit for task in tasks if (commit := task.cycle.close()) is not None]
         return CycleEnd(commits) if commits else None
@@ -353,12 +355,12 @@ class Engine:
         (self.tasks if task.adoption is None else self.adopting)[task.partition] = task
 
     def adopted(self, partition: int) -> PartitionTask:
-        """Start processing a partition that has committed what it takes over."""
+        """Start processing a partition that has committed its adopted state."""
         task = self.tasks[partition] = self.adopting.pop(partition)
         return task
 
     def drop(self, partition: int) -> PartitionTask | None:
-        """Stop processing a partition; what it has not committed is void."""
+        """Stop processing a partition; its uncommitted effects are discarded."""
         lanes = all_lanes([partition], len(self._inputs))
         self._waiting.drop(lanes)
         for lane in lanes:
@@ -378,11 +380,11 @@ class Engine:
         return waiting + sum(task.bytes_used() for task in self.tasks.values())
 
     def cycle_bytes(self) -> int:
-        """Approximate memory that committing the open cycle takes."""
+        """Approximate memory needed to commit the open cycle."""
         return sum(task.cycle_bytes() for task in self.tasks.values())
 
     def expire(self) -> None:
-        """Forget what is too old to matter; only between cycles."""
+        """Discard state that is too old to matter; only between cycles."""
         for task in self.tasks.values():
             task.maintenance.expire()
 
@@ -403,7 +405,7 @@ class Engine:
 
 
 def _forwarding(part: PartitionEffects, found: tuple[Forwards, ...], strangers: Sequence[bytes]) -> PartitionEffects:
-    """The effects with records for other partitions; `strangers` are keys of those that no growth explains."""
+    """Add records for other partitions to the effects; `strangers` are keys that no growth explains."""
     return replace(
         part,
         forwards=found,

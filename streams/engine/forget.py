@@ -26,16 +26,16 @@ _RUN_CHARACTERS_MAX: Final = 64
 
 @dataclass(frozen=True, slots=True)
 class ForgetRequest:
-    """What workers are asked for: to forget a key once all of it that was there is processed and released."""
+    """A request to workers to forget a key once all its existing records are processed and released."""
 
     id: str
     key: bytes
     after: tuple[int, ...]
-    """Of each input, in the partition of the key: offset up to which records of the key were there."""
+    """For each input, in the partition of the key, the offset up to which records of the key existed."""
     actor: Actor
 
     def pack(self) -> bytes:
-        """Value of the record that asks; its key is the id."""
+        """Value of the request's record; the record's key is the id."""
         return json.dumps(
             {
                 "version": VERSION,
@@ -49,7 +49,7 @@ class ForgetRequest:
 
 
 def unpack_request(name: bytes | None, value: bytes | None) -> ForgetRequest | None:
-    """The request that a record holds; None where it is none, or one of a later version."""
+    """The request in a record; None if it is not one, or of a later version."""
     if name is None or value is None or len(value) > REQUEST_BYTES_MAX or len(name) > _RUN_CHARACTERS_MAX:
         return None
     try:
@@ -72,26 +72,26 @@ def unpack_request(name: bytes | None, value: bytes | None) -> ForgetRequest | N
 
 
 class OpenRequests:
-    """The requests of a flow that are neither carried out nor gone from the topic. One thread."""
+    """Open requests of a flow: not carried out and still in the topic. One thread."""
 
     def __init__(self, flow: Pipeline, changelog: Changelog) -> None:
-        """Nothing is read yet. The topic need not be there before `read`."""
+        """Nothing is read yet. The topic may be missing before `read`."""
         self._topic, self._changelog = flow.forget, changelog
         self._next = 0
         self._found: dict[str, tuple[int, ForgetRequest]] = {}
         """By id: offset and request."""
         self.unreadable = 0
-        """Records that are no requests of this version."""
+        """Number of records that are not requests of this version."""
 
     def read(self) -> tuple[ForgetRequest, ...]:
-        """Read the topic on to its end, transactions that are still open included; those that are open, in order.
+        """Read the topic to its end, open transactions included; returns the open requests, in order.
 
         Raises:
             StreamsError: the topic cannot be read to its end.
 
         """
         low, end = self._changelog.bounds(self._topic, 0)
-        if end < self._next:  # it was deleted and created again
+        if end < self._next:  # the topic was recreated
             self._next, self._found = 0, {}
         for rows in self._changelog.read(self._topic, 0, max(low, self._next), end):
             for row in rows:
@@ -112,18 +112,18 @@ class OpenRequests:
 
 
 def waits(task: PartitionState, key: bytes) -> bool:
-    """Whether an operator holds events of the key, which would bring its rows back. Between cycles."""
+    """Whether an operator holds events of the key, which would bring its rows back. Call it between cycles."""
     return any(one.holds(key, task.watermark_of(name)) for name, one in task.operators.items())
 
 
 def has_processed(task: PartitionState, request: ForgetRequest) -> bool:
-    """Whether a partition has got as far as the request wants it."""
+    """Whether a partition has processed what the request requires."""
     return all(reached >= wanted for reached, wanted in zip(task.offsets_closed, request.after, strict=False))
 
 
 def told_beside(
     flow: Pipeline, actor: Actor, partition: int, now_ms: int, *, done: Sequence[ForgetRequest] = ()
 ) -> list[TopicRecords]:
-    """What is written with the cycle: that a key was forgotten, into the audit, and that requests are carried out."""
+    """Records to write with the cycle: to the audit that a key was forgotten, and that requests are carried out."""
     audit = one_record(flow.audit, *forget_record(actor, partition, at_ms=now_ms), now_ms, origin=partition)
     return [audit, *(one_record(flow.forget, one.id.encode(), None, now_ms, partition=0) for one in done)]

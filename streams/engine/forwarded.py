@@ -1,8 +1,8 @@
-"""What stands in the forwarded topic: records whose key belongs elsewhere than where they were read, and progress.
+"""The content of the forwarded topic: records that belong to another partition, and progress of parents.
 
 A forwarded record has its original key, value, timestamp and headers, and two headers more: where it was read from the
-source, and the epoch of the layout by which it was sent on. Progress is a record without a key: what a parent tells the
-partitions that have taken over keys of its own (docs/adr/0070).
+source, and the epoch of the layout by which it was sent on. A progress record has no key: a parent writes it for the
+partitions that have taken over some of its keys (docs/adr/0070).
 """
 
 import json
@@ -53,16 +53,16 @@ class ForwardedRecords:
     """Records of the forwarded topic as columns; each partition in log order."""
 
     records: Records
-    """Of stragglers as they stood in the source, without our headers; partition and offset are those there."""
+    """Stragglers as they were in the source, without our headers; partition and offset are those there."""
     read_in: Int64
     """Partition of the source that each was read in; -1: not known."""
     read_at: Int64
-    """And at which offset."""
+    """And the offset."""
     epoch: Int64
-    """Of the layout by which each was forwarded; `NOT_FORWARDED`: not known."""
+    """Epoch of the layout by which each was forwarded; `NOT_FORWARDED`: not known."""
     is_progress: Bools
     time: Int64
-    """Of progress, the parent's watermark."""
+    """The parent's watermark in progress records."""
     reach: Int64
     idle: Bools
     settles: Bools
@@ -72,10 +72,9 @@ class ForwardedRecords:
 
     @staticmethod
     def of(records: Records) -> "ForwardedRecords":
-        """What stands in records of the forwarded topic.
+        """Parse records of the forwarded topic.
 
-        What something else has written there is progress of nothing, or a record of which nobody knows where it was
-        read.
+        Foreign records in it count as progress of nothing, or as records of unknown origin.
         """
         read = [_place(headers) for headers in _headers(records)]
         told = [
@@ -116,10 +115,10 @@ class ForwardedRecords:
 
 
 def hashes_of(records: Records, hashes: KeyHashes) -> Int64:
-    """The hash of each record's key; `NO_KEY` of those that are processed where they were read.
+    """The hash of each record's key; `NO_KEY` for records that are processed where they were read.
 
-    A record with headers that cannot be read is one: it could not be sent on as it is, and is rejected for them
-    wherever that is done.
+    That includes records with unreadable headers: they could not be forwarded unchanged, and are rejected wherever they
+    are processed.
     """
     found = hashes.of(records.key)
     if records.headers_lost:
@@ -140,7 +139,7 @@ def homes(key_hash: Int64, layout: Layout, partition: int, under: Int64 | None =
 def forwards(
     records: Records, rows: Int64, to: Int64, read_in: Int64, read_at: Int64, epoch: int
 ) -> Iterator[Forwards]:
-    """The records at `rows`, which belong into the partitions `to` (of all records), for each of these in order."""
+    """The records at `rows` for the partitions `to` (of all records), in order for each of these."""
     for partition in np.unique(to[rows]).tolist():
         mine = rows[to[rows] == partition].tolist()
         yield Forwards(
@@ -169,7 +168,7 @@ def _originals(headers: Headers | None) -> Headers | None:
 
 
 def _place(headers: Headers | None) -> tuple[int, int, int]:
-    """Partition, offset and epoch."""
+    """Parse partition, offset and epoch."""
     found = {name: value for name, value in headers or () if name in _OURS}
     try:
         partition, offset = (found.get(FROM_HEADER) or b"").split(b":")

@@ -1,4 +1,4 @@
-"""Decoding of one input: its decoder, the schemas that are known of it, and those that its records wait for."""
+"""Decoding of one input: its decoder, its known schemas, and those that its records wait for."""
 
 from streams.avro.decode import Decoder
 from streams.avro.decoded import Known
@@ -7,7 +7,7 @@ from streams.avro.known import KnownSchemas
 
 
 class InputDecoder:
-    """Of one input of a flow. A plan is made from a writer's schema and the reader's, so each input has its own."""
+    """The decoder of one input of a flow, with its schemas."""
 
     def __init__(self, number: int, decoder: Decoder) -> None:
         self.number = number
@@ -16,6 +16,6 @@ class InputDecoder:
         self.missing: set[SchemaKey] = set()
 
     def learn(self, known: Known) -> None:
-        """Take note of what the registry answered."""
+        """Add the registry's answers."""
         self.known.learn(known)
         self.missing -= known.keys()

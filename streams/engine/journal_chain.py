@@ -1,4 +1,4 @@
-"""Checks while a journal is restored that it has every part of every cycle."""
+"""Checks while a journal is restored that no part of a cycle is missing."""
 
 from streams.errors import StreamsError
 from streams.state.checkpoint import Checkpoint
@@ -6,20 +6,20 @@ from streams.state.journal import JournalEntry
 
 
 class RestoreFailed(StreamsError):
-    """State cannot be brought to the committed offset; the partition must not be processed."""
+    """State cannot be restored to the committed offset; the partition must not be processed."""
 
 
 class JournalChain:
     """The records of one journal partition in their order.
 
-    A record that is missing (as when a broker has lost a transaction's end, docs/adr/0014) must not go unnoticed: the
-    store's checkpoint alone says that a cycle has happened, not what its ids and held events were.
+    A missing record (as when a broker has lost a transaction's end, docs/adr/0014) must be noticed: the store's
+    checkpoint says that a cycle has happened, but not what its ids and held events were.
     """
 
     def __init__(
         self, where: str, *, first_offset: int | None, expected: tuple[int, int] | None, cycle_least: int
     ) -> None:
-        """`expected`: cycle and part that must come first, if anything comes; None: any."""
+        """`expected`: cycle and part of the first record; None: any."""
         self._where, self._first_offset = where, first_offset
         self._next = expected
         self._cycle_least = cycle_least
@@ -51,7 +51,7 @@ class JournalChain:
         )
 
     def goes_on(self, offset: int, entry: JournalEntry) -> bool:
-        """Whether the record is new: a client may give the same ones twice.
+        """Whether the record is new: a client may return the same ones twice.
 
         Raises:
             RestoreFailed: something is missing before it.
@@ -69,7 +69,7 @@ class JournalChain:
         return True
 
     def ends(self) -> None:
-        """Check the end: it must not be before the cycle that the store has.
+        """Check that the journal does not end before the store's cycle.
 
         Raises:
             RestoreFailed: something is missing.

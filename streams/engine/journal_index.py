@@ -1,7 +1,7 @@
-"""Index of a partition's journal: which event times its records hold.
+"""Index of a partition's journal: the event times of its records.
 
-It says what a restart must replay and where the journal may be cut off. Records are noted in groups, so that the index
-stays small however long the journal is.
+It says what a restart must replay and where the journal may be truncated. Records are indexed in groups, so that the
+index stays small for a long journal.
 """
 
 from collections import deque
@@ -19,14 +19,14 @@ _COUNT_BYTES: Final = 4
 
 @dataclass(slots=True)
 class JournalGroup:
-    """Records of the journal that follow each other."""
+    """Consecutive records of the journal."""
 
     first_offset: int
     event_time_max: int
     records: int
 
     def row(self) -> tuple[bytes, bytes]:
-        """For the store."""
+        """The row of the group in the store."""
         newest = self.event_time_max.to_bytes(_OFFSET_BYTES, "big", signed=True)
         return _key(self.first_offset), newest + self.records.to_bytes(_COUNT_BYTES, "big")
 
@@ -40,7 +40,7 @@ class JournalIndex:
         """The first group that a restart must replay."""
 
     def note(self, offset: int, records: int, event_time_max: int, batch: WriteBatch) -> None:
-        """Take note of records that begin at `offset`; `batch` puts the group's row."""
+        """Add records that begin at `offset`; `batch` writes the group's row."""
         groups = self._groups
         if not groups or groups[-1].records >= JOURNAL_INDEX_RECORDS or len(groups) == self._replay_group:
             groups.append(JournalGroup(offset, event_time_max, records))
@@ -51,13 +51,13 @@ class JournalIndex:
         batch.puts.append(groups[-1].row())
 
     def restore(self, store: Store, start: int, batch: WriteBatch) -> None:
-        """Begin with the store's groups before offset `start`; `batch` deletes the others, which are noted again."""
+        """Load the store's groups before offset `start`; `batch` deletes the others, which will be added again."""
         self._groups = deque(group for group in read_journal_index(store) if group.first_offset < start)
         self._replay_group = len(self._groups)
         batch.delete_ranges.append((_key(start), prefix_end(JOURNAL_INDEX)))
 
     def skip(self, event_time_below: int) -> None:
-        """Nothing below this event time must be replayed any more."""
+        """Nothing below this event time has to be replayed any more."""
         groups = self._groups
         while self._replay_group < len(groups) and groups[self._replay_group].event_time_max < event_time_below:
             self._replay_group += 1
@@ -80,7 +80,7 @@ class JournalIndex:
         return groups[old].first_offset if old else None
 
     def cut(self, before: int, batch: WriteBatch) -> int | None:
-        """Forget the groups that lie wholly before offset `before`; returns the offset of the first that is left.
+        """Remove the groups that lie wholly before offset `before`; returns the offset of the first remaining group.
 
         None when there is nothing to forget. `batch` deletes their rows.
         """
@@ -94,7 +94,7 @@ class JournalIndex:
 
 
 def read_journal_index(store: Store) -> Iterator[JournalGroup]:
-    """The index as the store has it."""
+    """Read the index from the store."""
     for key, value in store.scan(JOURNAL_INDEX):
         yield JournalGroup(
             int.from_bytes(key[len(JOURNAL_INDEX) :], "big"),

@@ -1,4 +1,4 @@
-"""Hashes of the keys of records, of which most occur again and again: each is computed once, where that is faster."""
+"""Hashes of the keys of records: most keys repeat, so each hash is computed once where that is faster."""
 
 from collections.abc import Callable
 from typing import Final
@@ -15,10 +15,10 @@ _BYTES_PER_KEY: Final = 100
 
 
 class KeyHashes:
-    """Of the records that one engine reads. One thread."""
+    """Key hashes of the records that one engine reads. One thread."""
 
     def __init__(self, new_map: Callable[[], KeyMap] | None) -> None:
-        """`new_map` makes an empty map that is looked up natively; None: hashes are computed each time."""
+        """`new_map` makes an empty native map; None: hashes are computed each time."""
         self._map = None if new_map is None else new_map()
         self._known: Int64 = np.empty(0, dtype=np.int64)
         self._bytes = 0

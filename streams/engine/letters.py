@@ -1,4 +1,4 @@
-"""Dead letters of a micro-batch: of records that are refused, and of events that an output refused."""
+"""Dead letters of a micro-batch: rejected records, and events that an output refused."""
 
 from collections.abc import Iterable
 
@@ -8,7 +8,7 @@ from streams.engine.effects import PartitionEffects
 
 
 def dead_letter(records: Records, reject: Reject, input_number: int) -> DeadLetter:
-    """The dead letter of a refused record; `reject.row` is its row in `records`."""
+    """The dead letter of a rejected record; `reject.row` is its row in `records`."""
     row = reject.row
     return DeadLetter(
         reject=reject,
@@ -23,7 +23,7 @@ def dead_letter(records: Records, reject: Reject, input_number: int) -> DeadLett
 
 
 def letters_of_refused(part: PartitionEffects, records: Records | None) -> Iterable[DeadLetter]:
-    """Dead letters of the events that an output has refused. The offset of one that was held is not known: -1."""
+    """Dead letters of events that an output has refused. The offset of a held event is not known: -1."""
     for refused in part.refused:
         events = refused.events
         for position, (row, message) in enumerate(zip(events.row.tolist(), refused.messages, strict=True)):

@@ -1,4 +1,4 @@
-"""Kafka as the engine reads it: committed positions and changelogs. What it writes to is in `streams.sinks.base`.
+"""Kafka as the engine reads it: committed positions and changelogs. Writing is in `streams.sinks.base`.
 
 Twins: `streams.kafka.changelog` over librdkafka, and `streams.kafka.memory`.
 """
@@ -28,13 +28,13 @@ class Changelog(Protocol):
         """The group's committed positions, by lane (`streams.batch.lanes`), once no transaction is pending on them."""
 
     def bounds(self, topic: str, partition: int, *, stable: bool = False) -> tuple[int, int]:
-        """First offset, and the offset after the last record, transactions still open included.
+        """First offset, and the offset after the last record, open transactions included.
 
         `stable`: the last stable offset in place of the latter; `read` gets there without waiting for anybody.
         """
 
     def has_diverged(self, topic: str, partition: int, offset: int, leader_epoch: int) -> bool:
-        """Whether records before `offset`, the newest of them of `leader_epoch`, were truncated, and perhaps replaced.
+        """Whether records before `offset`, the newest of them in `leader_epoch`, were truncated or replaced.
 
         Kafka's check of KIP-320: the log of that epoch must reach up to `offset`.
         """

@@ -1,4 +1,4 @@
-"""What is done to a partition between cycles, when nothing is in flight.
+"""What is done to a partition between cycles, when nothing is open or in flight.
 
 State is moved to the store or forgotten, the journal is cut, the store is closed.
 """
@@ -13,7 +13,7 @@ from streams.state.store import WriteBatch
 
 
 class TaskMaintenance:
-    """Of one partition."""
+    """Maintenance of one partition."""
 
     def __init__(self, state: PartitionState) -> None:
         self._state = state
@@ -30,7 +30,7 @@ class TaskMaintenance:
         batch = WriteBatch()
         durable = ALL
         for name, operator in reversed(state.operators.items()):
-            # Below what a later operator still needs the journal for, an earlier one would gain nothing by moving more.
+            # An earlier operator gains nothing by moving more than what a later one still needs the journal for.
             goal = Spill(min(below, durable), rows_keep, bytes_keep)
             durable = min(durable, operator.spill(goal, state.watermark_of(name), batch))
         self._write_moved(batch, durable)
@@ -38,7 +38,7 @@ class TaskMaintenance:
             state.forget_keys()  # now: rows of keys that are looked up again are read from the store
 
     def expire(self) -> None:
-        """Forget what is too old to matter, in memory and in the store, and with it its part of the journal.
+        """Discard what is too old to matter, in memory and in the store, with its part of the journal.
 
         Raises:
             RuntimeError: a cycle is open or in flight.
@@ -52,7 +52,7 @@ class TaskMaintenance:
             self._write_moved(batch, durable)
 
     def truncate_journal_before(self) -> int | None:
-        """Journal offset before which nothing is needed any more; None when there is nothing to cut.
+        """Journal offset before which nothing is needed any more; None when there is nothing to truncate.
 
         What is older than `TaskConfig.journal_ms` is not needed, but for what operators still want: they write it again
         with the next cycle; its part stays until that is committed.
@@ -71,9 +71,9 @@ class TaskMaintenance:
         return cut
 
     def park(self) -> None:
-        """Move everything that is in memory only to the store, and close it: a restart replays nothing.
+        """Move everything that is only in memory to the store, and close it: a restart replays nothing.
 
-        A partition that is not settled holds what may never have been committed: its store is closed as it is.
+        A partition that is not settled may hold uncommitted state: its store is closed unchanged.
         """
         if self._state.is_settled:
             self.spill(below=ALL, rows_keep=0, keep_keys=True)
@@ -84,7 +84,7 @@ class TaskMaintenance:
             raise RuntimeError(f"partition {self._state.partition}: state can be moved between cycles only")
 
     def _write_moved(self, batch: WriteBatch, durable_below: int) -> None:
-        """Write what was moved with a checkpoint that asks for no journal below an event time any more."""
+        """Write what was moved, with a checkpoint that needs no journal below an event time any more."""
         state = self._state
         state.journal_index.skip(durable_below)
         replay_from = state.journal_index.replay_from(state.checkpoint.journal_next)

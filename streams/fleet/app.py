@@ -48,7 +48,7 @@ Answer = Callable[[Request, Picture, int, Sight], dict[str, Any] | None]
 
 
 class FleetWeb:
-    """The application over a service; `steward`: whom dead letters are asked of."""
+    """The application over a service; `steward` answers about dead letters."""
 
     def __init__(self, settings: Settings, service: FleetService, steward: Steward) -> None:
         self._settings, self._service, self._steward = settings, service, steward
@@ -75,7 +75,7 @@ class FleetWeb:
         self._policy = content_policy(settings.streams_fleet_tiles_url)
 
     def end(self) -> None:
-        """End what would not end by itself: the server stops."""
+        """End open streams: the server stops."""
         self._service.end()
         self._raw.close()
 
@@ -84,7 +84,7 @@ class FleetWeb:
     def _guarded(
         self, serve: Callable[[Request, Session], Awaitable[Response]]
     ) -> Callable[[Request], Awaitable[Response]]:
-        """For those who may read; what fails is JSON that says so."""
+        """Serve users with the right to read; failures become JSON errors."""
 
         async def endpoint(request: Request) -> Response:
             try:

@@ -5,7 +5,7 @@ from typing import Final
 VEHICLES_MAX: Final = 200_000
 """Vehicles on the map; further ones are counted."""
 HISTORY_MS: Final = 3_600_000
-"""How far back one can look."""
+"""How far back the replay goes."""
 HISTORY_ROWS_MAX: Final = 4_000_000
 """Positions that are kept for that, of 24 bytes: the more vehicles, the further apart in time."""
 SAMPLE_MS: Final = 5_000
@@ -23,11 +23,11 @@ ORDERS_SHOWN_MAX: Final = 200
 VIEWERS_MAX: Final = 50
 """Browsers that are served at a time."""
 TICK_S: Final = 0.1
-"""A browser gets news at most so often."""
+"""Minimum time between two updates of a browser."""
 NEWS_S: Final = 1.0
-"""It gets counts and orders at risk so often, and a sign of life with it."""
+"""Interval of counts and orders at risk, which are also the sign of life."""
 STUCK_S: Final = 30.0
-"""A browser that takes nothing for so long is disconnected."""
+"""A browser that accepts nothing for this long is disconnected."""
 CHUNK_VEHICLES: Final = 20_000
 """Vehicles in one message."""
 REPLAY_MS_MAX: Final = 600_000
@@ -35,7 +35,7 @@ REPLAY_MS_MAX: Final = 600_000
 REPLAY_ROWS_MAX: Final = 400_000
 """Positions in one answer; where there are more, every n-th is left out."""
 IDLE_S: Final = 900.0
-"""Nothing is read any more when nobody has looked for so long."""
+"""Reading stops when nobody has looked for this long."""
 BACK_RECORDS_MAX: Final = 2_000_000
 """Records of a partition that are read of the past at most when the first browser comes."""
 RAW_EVENTS: Final = 5

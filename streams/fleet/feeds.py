@@ -28,7 +28,7 @@ PLACES: Final = frozenset({"latitude", "longitude"})
 
 @dataclass(frozen=True, slots=True)
 class BoundFeed:
-    """A feed with what is declared of its topic."""
+    """A feed with the declaration of its topic."""
 
     name: str
     feed: Feed
@@ -41,7 +41,7 @@ class BoundFeed:
 
     @property
     def topic(self) -> str:
-        """Its topic."""
+        """Topic of the feed."""
         return self.feed.topic
 
 
@@ -89,7 +89,7 @@ class FeedDecoder:
 
     def __init__(self, bound: BoundFeed, settings: Settings) -> None:
         self.rejects = 0
-        """Records that were no rows, in all."""
+        """Number of records that could not be decoded."""
         self._names = bound.feed.columns()
         columns = subset(columns_of(bound.schema), list(self._names.values()), of=bound.subject)
         resolve = partial(plan_or_reject, Registry(settings), reader=bound.schema)

@@ -26,7 +26,7 @@ _ALIGN: Final = 8
 
 
 def framed(kind: int, content: bytes) -> bytes:
-    """A message."""
+    """A message: header, content, padding."""
     padding = -len(content) % _ALIGN
     return _HEAD.pack(len(content) + padding, kind) + content + bytes(padding)
 

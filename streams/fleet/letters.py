@@ -9,7 +9,7 @@ LETTERS_SHOWN: Final = 5
 
 
 def letters_of(steward: Steward, vehicle: str) -> dict[str, Any]:
-    """How many there are, how many of them are open, and the newest.
+    """The number of letters, the number of open ones, and the newest ones.
 
     Raises:
         StreamsError: they cannot be read now.

@@ -1,4 +1,4 @@
-"""Everything that the fleet page knows: takes decoded rows of each feed, answers for many threads at a time."""
+"""The state of the fleet page: takes decoded rows of each feed, and answers many threads at a time."""
 
 import threading
 from collections.abc import Mapping, Sequence
@@ -73,7 +73,7 @@ class FeedRows:
 
 @dataclass(slots=True)
 class Reading:
-    """How reading goes: what the page says about it."""
+    """Progress of reading, as shown on the page."""
 
     partitions: int = 0
     behind: int = 0
@@ -86,7 +86,7 @@ class Reading:
 
 
 class Picture:
-    """The fleet as it is known. `lock` is held by whoever reads more than one thing of it."""
+    """The fleet as far as it is known. Hold `lock` while reading more than one attribute."""
 
     def __init__(self, declared: FleetMap, *, epoch: int) -> None:
         """`epoch`: tells pictures apart; numbers of vehicles mean something within one only."""

@@ -45,7 +45,7 @@ class RawEvents:
             ]
 
     def close(self) -> None:
-        """Disconnect."""
+        """Close the connections."""
         with self._lock:
             if self._reader is not None:
                 self._reader.close()

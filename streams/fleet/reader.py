@@ -30,7 +30,7 @@ BATCH_RECORDS: Final = 10_000
 WAIT_S: Final = 0.1
 REQUEST_S: Final = 10.0
 LOOK_S: Final = 15.0
-"""Topics and partitions are looked for so often."""
+"""Interval of checks for topics and partitions."""
 QUEUE_KBYTES_MAX: Final = 16_384
 HOURS: Final = {"minutes": 1, "trips": 24, "orders": 24, "deliveries": 24, "late_promises": 24}
 """How far back each is read; positions as far as the history goes, tables of vehicles from the beginning."""
@@ -50,17 +50,17 @@ class FleetReader:
         self._feeds = {one.topic: one for one in bound.feeds}
         self._decoders: dict[str, FeedDecoder] = {}
         self._next: dict[tuple[str, int], int] = {}
-        """Where to go on, by partition: an outage is no reason to read anything again."""
+        """Next offset by partition: after an outage nothing is read again."""
         self._behind: set[tuple[str, int]] = set()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="fleet reader", daemon=True)
 
     def start(self) -> None:
-        """Begin to read."""
+        """Start reading."""
         self._thread.start()
 
     def close(self, timeout_s: float = 5.0) -> None:
-        """Read no more; waits for the thread so long."""
+        """Stop reading; waits for the thread for a limited time."""
         self._stop.set()
         self._thread.join(timeout_s)
 
@@ -113,7 +113,7 @@ class FleetReader:
     # --- where to read ----------------------------------------------------------------------------------------------
 
     def _assign_found(self, consumer: clients.Consumer, assigned: set[tuple[str, int]]) -> None:
-        """Take partitions up that have not been there before."""
+        """Start reading partitions that are new."""
         topics = consumer.list_topics(timeout=REQUEST_S).topics
         found: list[TopicPartition] = []
         for topic, feed in self._feeds.items():
@@ -131,7 +131,7 @@ class FleetReader:
                 self._picture.reading.partitions = len(assigned)
 
     def _starts(self, consumer: clients.Consumer, feed: BoundFeed, numbers: Sequence[int]) -> list[TopicPartition]:
-        """Where partitions are read from."""
+        """Offsets at which partitions are read first."""
         known = [one for one in numbers if (feed.topic, one) in self._next]
         starts = [TopicPartition(feed.topic, one, self._next[feed.topic, one]) for one in known]
         new = [one for one in numbers if (feed.topic, one) not in self._next]
@@ -203,7 +203,7 @@ class FleetReader:
 
 
 def _wanted(feed: BoundFeed, messages: Sequence[Message]) -> list[Message]:
-    """Of records of one batch those that make a difference, in order of their offsets within each partition."""
+    """The records of one batch that matter, in order of their offsets within each partition."""
     if feed.name == "positions":
         # The first of each few seconds for the past, and the newest for now.
         spaced = {(message.key(), message.timestamp()[1] // SAMPLE_MS): message for message in reversed(messages)}

@@ -21,7 +21,7 @@ QUARANTINE_COOLDOWN_MS_DEFAULT: Final = 60_000
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
-    """What decides, beside the fields and folds, which event is clean, late, a duplicate or a dead letter."""
+    """The bounds that, with fields and folds, decide which events are clean, late, duplicates or dead letters."""
 
     lateness_ms: int = LATENESS_MS_DEFAULT
     """Out-of-orderness bound: newest event less watermark. `STREAMS_LATENESS_MS` overrides it."""
@@ -30,9 +30,12 @@ class Bounds:
     skew_ms_max: int = SKEW_MS_MAX_DEFAULT
     """How far an event time may be ahead of the record's timestamp. `STREAMS_SKEW_MS_MAX` overrides it."""
     idle_ms: int = IDLE_MS_DEFAULT
-    """A partition without records for so long moves on by the clock. `STREAMS_IDLE_MS` overrides it."""
+    """How long a partition may have no records before it advances by the clock. `STREAMS_IDLE_MS` overrides it."""
     quarantine_rejects: int = QUARANTINE_REJECTS_DEFAULT
-    """Rejects of a key within a minute beyond which it is quarantined; 0: none is. `STREAMS_QUARANTINE_REJECTS`."""
+    """Rejects of a key within a minute after which it is quarantined; 0: never.
+
+    `STREAMS_QUARANTINE_REJECTS` overrides it.
+    """
     quarantine_cooldown_ms: int = QUARANTINE_COOLDOWN_MS_DEFAULT
     """How long a key is quarantined. `STREAMS_QUARANTINE_COOLDOWN_MS` overrides it."""
 
@@ -48,7 +51,7 @@ class Bounds:
         return {setting: getattr(self, name) for name, setting in _SETTINGS.items()}
 
     def under(self, settings: Settings) -> "Bounds":
-        """The bounds in force: these, where no setting overrides them.
+        """The bounds in force: the declared ones, overridden by the settings that are set.
 
         Raises:
             UsageError: what is set and what the flow declares contradict each other.
@@ -59,16 +62,16 @@ class Bounds:
 
     @property
     def recorded(self) -> dict[str, int]:
-        """Those that are part of the state's identity and that no operator records (`OperatorSpec.bounds`), by name."""
+        """Bounds that belong to the state's identity and that no operator records (`OperatorSpec.bounds`), by name."""
         return {"lateness_ms": self.lateness_ms, "skew_ms_max": self.skew_ms_max, "idle_ms": self.idle_ms}
 
     def judge_change(self, bounds: Mapping[str, int], settings: SettingsByName) -> Consequences:
-        """What follows for state that was written under other `bounds`: none of these changes what is kept."""
+        """What changed bounds mean for state that was written under other `bounds`: the state itself stays valid."""
         del settings
         what = {
             "lateness_ms": _lateness_changed(bounds.get("lateness_ms", self.lateness_ms), self.lateness_ms),
             "skew_ms_max": "from now on an event time may be so far ahead of its record's timestamp",
-            "idle_ms": "from now on a partition without records for so long moves on by the clock",
+            "idle_ms": "from now on a partition without records for so long advances by the clock",
         }
         return Consequences(
             migrated=tuple(
@@ -94,4 +97,4 @@ _SETTINGS: Final = {
 def _lateness_changed(before_ms: int, now_ms: int) -> str:
     if now_ms > before_ms:
         return "the watermark stands still until events are so far ahead of it"
-    return "the watermark goes ahead with the next event, and releases what was held for longer"
+    return "the watermark advances with the next event, and releases events that were held for longer"

@@ -48,9 +48,9 @@ from streams.sinks.spec import SinkSpec, resolved
 
 @dataclass(frozen=True, slots=True)
 class Quarantine:
-    """A key of which more than `rejects` records are rejected within a minute is quarantined for `cooldown`.
+    """Quarantines a key of which more than `rejects` records are rejected within a minute, for `cooldown`.
 
-    Its records become dead letters undecoded meanwhile. `rejects=0`: no key ever is.
+    During that time its records become dead letters without being decoded. `rejects=0`: no key is quarantined.
     """
 
     rejects: int = QUARANTINE_REJECTS_DEFAULT
@@ -59,9 +59,9 @@ class Quarantine:
 
 @dataclass(frozen=True, eq=False)
 class Stream:
-    """Events at one place of a flow. `source` begins one; each verb returns the stream that follows it.
+    """A point in a flow. `source` begins one; each verb returns the stream after it.
 
-    Verbs that change what passes: `deduplicate`, `reorder`, `filter`, `map_batches`, `process`. Verbs that write a
+    Verbs that change or drop events: `deduplicate`, `reorder`, `filter`, `map_batches`, `process`. Verbs that write a
     topic and pass all events on: `to`, `fold`, `window`, `session`.
     """
 
@@ -71,7 +71,7 @@ class Stream:
     beside: "tuple[Stream, ...]" = ()
     """Streams that are merged with `upstream`."""
     rekeyed: "Rekeyed | None" = None
-    """Of the source of a later stage: where its events come from."""
+    """For the source of a later stage: where its events come from."""
 
     @property
     def way(self) -> "list[Stream]":
@@ -83,7 +83,7 @@ class Stream:
 
     @property
     def source(self) -> Source:
-        """Where it begins."""
+        """The stream that it begins with."""
         found = self.way[0].verb
         assert isinstance(found, Source)  # noqa: S101 - only `source` makes a stream without an upstream
         return found
@@ -106,17 +106,17 @@ class Stream:
         """Pass the events of each key in the order of event time, order field and id.
 
         An event is held until the watermark, the newest event time less the source's `out_of_orderness`, has passed it.
-        One that comes after a later event of its key was passed goes to the late topic with the reason `late`.
+        An event that arrives after a later event of its key was passed goes to the late topic with the reason `late`.
         """
         return Stream(Reorder(), self, self.bounds)
 
     def to(self, topic: str | SinkSpec) -> "Stream":
         """Write every event to `topic`: its key, bytes and headers as they came.
 
-        The topic of a flow's first `to` is its clean topic: what gets there is counted as `clean`.
+        The topic of a flow's first `to` is its clean topic: events that reach it are counted as `clean`.
 
-        With a sink, such as `postgres("vehicles")`, the topic that the step before writes is copied out of Kafka, by
-        the process `streams sink NAME`.
+        With a sink, such as `postgres("vehicles")`, the process `streams sink NAME` copies the topic of the previous
+        step to a target outside of Kafka.
         """
         if isinstance(topic, SinkSpec):
             return Stream(IntoSink(topic), self, self.bounds)
@@ -166,7 +166,7 @@ class Stream:
         over when an event of its key after a longer gap passes, or when the watermark is `gap` and `grace` after its
         last event. Its start is the time of its first event, its end that of its last one and the gap. An event within
         the gap of a session that is over opens it again: the next row has the same start and the next `revision`, and
-        the rows add up. A session begins with the aggregate's empty state, not with what passes over.
+        the rows add up. A session begins with the aggregate's empty state, not with what `carry` returns.
 
         Raises:
             ValueError: gap or grace is no duration; the gap is 0.
@@ -189,24 +189,24 @@ class Stream:
         return Stream(Filter(function, name or _name_of(function)), self, self.bounds)
 
     def map_batches(self, function: BatchFunction, *, name: str = "") -> "Stream":
-        """Pass what `function` makes of each batch: a `pyarrow.RecordBatch` as for `filter`, with the same rows.
+        """Pass the result of `function` for each batch: a `pyarrow.RecordBatch` as for `filter`, with the same rows.
 
         It may change the declared fields, not the id, key, time or order of an event. `name` as for `filter`.
         """
         return Stream(MapBatches(function, name or _name_of(function)), self, self.bounds)
 
     def key_by(self, field: str, *, out_of_orderness: Duration = "", idle: Duration = "", name: str = "") -> "Stream":
-        """Go on with the events under another key, the text field `field`, which the source has in `texts`.
+        """Continue with the events under another key: the text field `field`, which the source has in `texts`.
 
         A stage of the flow ends here: it writes each event, its bytes as they came, to an internal topic, and the next
-        stage reads that. The topic is called `<flow>.key_by.<name>` (`name`: by default the field), has as many
-        partitions as the flow's sources, and what is consumed of it is deleted. Each stage is a flow of its own, with
-        its own group and state; the one before is called `<flow>-key_by-<name>`. What is written is written once, in
-        the transaction of the events' offsets, and comes out of `key_by` unique and in order, as after `reorder`.
+        stage reads that. The topic is called `<flow>.key_by.<name>` (`name`: by default the field) and has as many
+        partitions as the flow's sources; consumed records of it are deleted. Each stage is a flow of its own, with its
+        own group and state; the one before is called `<flow>-key_by-<name>`. Events are written exactly once, in the
+        transaction of their offsets, and come out of `key_by` unique and in order, as after `reorder`.
 
-        Events without a value in the field are counted as `null_key`, and go no further. Events of one new key come
-        from several partitions, which are not read at the same pace: `out_of_orderness` (default: that of the source)
-        is how far they may be apart; what comes later goes to the topic's `.late`. `idle` as for `source`.
+        Events without a value in the field are dropped and counted as `null_key`. Events of one new key come from
+        several partitions, which are not read at the same pace: `out_of_orderness` (default: that of the source) is how
+        far they may be apart; later events go to the topic's `.late`. `idle` as for `source`.
 
         Raises:
             ValueError: the source does not have the field in `texts`; the stream was merged; or a duration is none.
@@ -239,11 +239,11 @@ class Stream:
         return Stream(Reorder(), Stream(Deduplicate(bounds.horizon_ms), begun, bounds), bounds)
 
     def process(self, operator: OperatorSpec) -> "Stream":
-        """Pass what an operator of your own makes of the events; it may keep state, and write topics of its own.
+        """Pass the events through an operator of your own, which may keep state and write topics of its own.
 
         The topics in `operator.outputs` are created, checked against their schemas and written with the flow's other
-        outputs. Call it after `deduplicate` and `reorder` where the operator needs each event once and in order; one
-        that keeps rows by key does.
+        outputs. Call it after `deduplicate` and `reorder` if the operator needs each event once and in order. Operators
+        that keep rows by key need that.
 
         Raises:
             TypeError: it is no `OperatorSpec`.
@@ -261,7 +261,7 @@ class Rekeyed:
     stream: Stream
     field: str
     name: str
-    """Of the step, unique within the flow."""
+    """Name of the step, unique within the flow."""
 
 
 def source(
@@ -294,7 +294,7 @@ def source(
 
     `out_of_orderness` is how far the watermark is below the newest event time (`STREAMS_LATENESS_MS`), `skew` how far
     an event time may be ahead of the record's timestamp (`STREAMS_SKEW_MS_MAX`), `idle` the time without records after
-    which a partition moves on by the clock (`STREAMS_IDLE_MS`). The monitor raises a flag when the source, or one of
+    which a partition advances by the clock (`STREAMS_IDLE_MS`). The monitor raises a flag when the source, or one of
     its `device_classes`, is silent for longer than declared.
 
     Raises:
@@ -328,7 +328,7 @@ class Flow:
     plan: Plan
 
     def __init__(self, name: str, *streams: Stream) -> None:
-        """Declare flow `name`, whose branches end with `streams`. They must come from one source.
+        """Declare flow `name`, whose branches end with `streams`. All of them must come from one source.
 
         Each event goes through all branches, one after the other in this order. The topic of the first `to` is the
         flow's clean topic: each event is counted once, by what became of it on the way there.
@@ -351,7 +351,7 @@ class Flow:
 
     @property
     def pipeline(self) -> Pipeline:
-        """What the engine runs of it: topics, group, fields, folds and windows."""
+        """The flow as the engine runs it: topics, group, fields, folds and windows."""
         found: Pipeline = vars(self)["_pipeline"]
         return found
 
@@ -362,7 +362,7 @@ class Flow:
         return found
 
     def with_topics(self, name: str, topics: Mapping[str, str]) -> "Flow":
-        """The same flow beside it: flow `name`, in which each topic in `topics` is replaced by another one.
+        """A second flow like this one, called `name`, in which each topic in `topics` is replaced by another one.
 
         Raises:
             ValueError: the flow has no such topic, or it has several stages.
@@ -376,9 +376,10 @@ class Flow:
         return _flow(self.plan.with_topics(name, topics))
 
     def with_sinks(self, *sinks: SinkSpec) -> "Flow":
-        """The same flow, of which these sinks copy topics too: each names its own, `postgres("cars", topic="cars.v1")`.
+        """The same flow with further sinks, each of which names its topic: `postgres("cars", topic="cars.v1")`.
 
-        For a target that a deployment has and the flow need not know. Workers run both alike: same topics, same state.
+        Use it for a target of one deployment that the flow itself does not declare. Workers run both alike: same
+        topics, same state.
 
         Raises:
             ValueError: a sink names no topic, or one that the flow does not write, or a name is taken.
@@ -398,7 +399,7 @@ def _flow(plan: Plan) -> Flow:
 
 
 def _named(stream: Stream, flow: str, stages: dict[str, Flow], known: dict[int, Stream]) -> Stream:
-    """The stream as one of this flow: what begins a later stage gets its topic, and `stages` the stage before it."""
+    """The stream as part of this flow: a later stage gets the name of its topic, and is added to `stages`."""
     if id(stream) in known:
         return known[id(stream)]
     upstream = None if stream.upstream is None else _named(stream.upstream, flow, stages, known)
@@ -421,7 +422,7 @@ def _named(stream: Stream, flow: str, stages: dict[str, Flow], known: dict[int, 
 
 
 def _plan(name: str, streams: Iterable[Stream]) -> Plan:
-    """Steps of the branches, those that they share once."""
+    """All steps of the branches; steps that branches share are there once."""
     steps: list[Step] = []
     places: dict[int, Step] = {}
     sinks: dict[int, SinkSpec] = {}
@@ -449,7 +450,7 @@ def _plan(name: str, streams: Iterable[Stream]) -> Plan:
         bounds[any(isinstance(place.verb, Deduplicate) for place in way)].append(stream.bounds)
     if not steps:
         raise ValueError(f"flow {name!r} has no stream: Flow({name!r}, source(...).deduplicate().reorder().to(...))")
-    found = bounds[True] or bounds[False]  # the horizon is that of `deduplicate`: other branches do not know it
+    found = bounds[True] or bounds[False]  # the horizon is that of `deduplicate`: only its own branch has it
     if len(set(found)) > 1:
         raise ValueError(f"flow {name!r}: its branches have different bounds: deduplicate once, before they part")
     return Plan(name, tuple(steps), found[0], further_bounds, tuple(sinks.values()))

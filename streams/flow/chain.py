@@ -16,7 +16,7 @@ from streams.operators.stateless.publish import Publish
 from streams.operators.window.spec import SessionWindow, TumblingWindow
 
 SOURCE: Final = ""
-"""Stands for the source where an operator is named whose events another one gets."""
+"""Name of the source in place of an operator's name."""
 CLEAN: Final = "to"
 """Place of the step that writes the clean topic."""
 
@@ -40,7 +40,7 @@ class Placed:
 
 
 def source_name(number: int) -> str:
-    """What stands for an input of the flow where an operator is named; inputs are counted from 0."""
+    """Name of an input of the flow in place of an operator's name; inputs are counted from 0."""
     return f"{SOURCE}#{number}" if number else SOURCE
 
 
@@ -56,7 +56,7 @@ def operators_of(pipeline: Pipeline) -> tuple[OperatorSpec, ...]:
 
 
 def tree_of(pipeline: Pipeline) -> tuple[Placed, ...]:
-    """As `operators_of`, with whose events each operator gets. An operator comes after that one.
+    """As `operators_of`, with the operators whose events each one gets, which come before it.
 
     Raises:
         ValueError: as `operators_of`.
@@ -93,7 +93,7 @@ def tree_of(pipeline: Pipeline) -> tuple[Placed, ...]:
 
 
 def _further_chains(pipeline: Pipeline) -> list[tuple[OperatorSpec, ...]]:
-    """Of each input beside the source: what its events pass before they are merged."""
+    """For each input beside the source, the operators that its events pass before they are merged."""
     return [
         (
             Quarantine(one.bounds.quarantine_rejects, one.bounds.quarantine_cooldown_ms, one.name),
@@ -128,14 +128,14 @@ def _in_order(pipeline: Pipeline) -> dict[str, OperatorSpec]:
 
 
 def _becomes_clean(pipeline: Pipeline) -> OperatorSpec:
-    """What events pass when they are unique and in order."""
+    """The steps after which events are unique and in order."""
     if pipeline.further_inputs:
         return Merge(tuple((one.name, one.fields) for one in pipeline.inputs))
     return Counted() if pipeline.clean_topic is None else Publish(pipeline.clean)
 
 
 def _windows(one: Window, topic: str) -> Iterator[tuple[str, OperatorSpec]]:
-    """Operators of windows, each with its place; `topic` is theirs without the prefix."""
+    """Operators of windows, each with its place; `topic` is their topic without the prefix."""
     if one.gap_ms:
         yield f"session:{topic}", SessionWindow(one.topic, one.aggregate, one.gap_ms, one.grace_ms)
         return
@@ -160,7 +160,7 @@ def _way(after: Mapping[str, str], name: str) -> set[str]:
 def _with_carrier(
     pipeline: Pipeline, specs: Sequence[OperatorSpec], after: Mapping[str, str]
 ) -> tuple[OperatorSpec, ...]:
-    """The operators, each fold with which keys its table has; one table has all, if others' rows travel with it.
+    """The operators, where each fold knows which keys its table has; one table has all if other rows travel with it.
 
     Raises:
         ValueError: rows travel with those of a table, and there is none.

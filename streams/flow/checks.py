@@ -117,7 +117,7 @@ def _check_source(source: Source) -> None:
 
 
 def _check_merge(plan: Plan) -> None:
-    """Everything comes after the streams have become one, and their names tell them apart."""
+    """Check that all steps come after the streams were merged, and that the streams' names differ."""
     merge = plan.merge
     if merge is None:
         return
@@ -136,7 +136,7 @@ def _check_merge(plan: Plan) -> None:
 
 
 def _check_order(plan: Plan) -> None:
-    """Folds, windows and clean events come after one deduplication and one reordering."""
+    """Check that folds, windows and clean events come after one deduplication and one reordering."""
     seen: dict[str | None, frozenset[str]] = {None: frozenset()}
     for step in plan.steps:
         before = seen[step.after]
@@ -183,7 +183,7 @@ _SUFFIXES: Final = (LATE_SUFFIX, DEAD_LETTERS_SUFFIX, f"{DEAD_LETTERS_SUFFIX}.au
 
 
 def _check_folds(plan: Plan) -> None:
-    """A fold reads only what the source declares: it is tried on one event that has just that."""
+    """Check that a fold reads only declared fields: it is tried on one event that has just those."""
     for step in plan.steps:
         if not isinstance(step.verb, FoldTo | WindowTo | SessionTo):
             continue
@@ -241,7 +241,7 @@ def _check_sinks(plan: Plan) -> None:
 
 
 def _check_operator(step: Step, spec: OperatorSpec) -> None:
-    """Its state and its topics can be told apart from those of others, and its topics can be moved."""
+    """Check that an operator's state and topics have names of their own, and that its topics can be moved."""
     if not _OPERATOR.fullmatch(spec.name):
         raise ValueError(f"the name of {step.id} is 1 to 100 of A-Z, a-z, 0-9, '.', '_' and '-': its state goes by it")
     with_topics(spec, {output.topic: f"moved.{output.topic}" for output in spec.outputs})

@@ -9,7 +9,7 @@ from streams.flow.discover import app_in_force, with_working_directory
 
 
 def code_of_app() -> str:
-    """Digest of the app's own modules; equal of two processes if their files are.
+    """Digest of the app's own modules: equal in two processes if their files are equal.
 
     An app is a package, with all modules in it, or a module. What it imports from elsewhere does not count.
     """

@@ -24,7 +24,7 @@ FORGET_SUFFIX: Final = ".forget"
 VERSIONS_SUFFIX: Final = ".versions"
 HISTORY_SUFFIX: Final = ".history"
 PHASES_MAX: Final = 60
-"""Windows that an event may belong to: each costs as much as a window of its own."""
+"""Windows that an event may belong to at most: each costs as much as a window of its own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +80,7 @@ class Window:
 
 @dataclass(frozen=True, slots=True)
 class DeviceClass:
-    """Devices whose silence is noticed by itself: those whose record key begins with `key_prefix`."""
+    """Devices whose silence is noticed as a group: those whose record key begins with `key_prefix`."""
 
     name: str
     key_prefix: str
@@ -114,30 +114,31 @@ class Pipeline:
     tables: tuple[Table, ...] = ()
     windows: tuple[Window, ...] = ()
     operators: tuple[OperatorSpec, ...] = ()
-    """Operators of your own: where `order` names them, else after all tables and windows."""
+    """Operators of your own, at their places in `order`, else after all tables and windows."""
     order: tuple[str, ...] = ()
     """Order in which the operators run: `deduplicate`, `reorder`, `to`, `to:<topic>`, `fold:<topic>`, `window:<topic>`,
     `session:<topic>` (the topics without the prefix), and names of `operators`. Empty: in this order."""
     branches: Mapping[str, str] = field(default_factory=dict)
-    """Which names in `order` do not get the events of the one before them: each with the one whose events it gets, or
-    with nothing where these are the source's."""
+    """Names in `order` that do not get the events of the one before them: each with the name whose events it gets, or
+    with nothing where it gets the source's.
+    """
     subject: str = ""
     """Subject of the source topic's values; by default the topic's."""
     prefix: str = ""
     """What all topics and the group begin with; see `with_prefix`."""
     silent_after_s: float = 300.0
-    """A source to which nothing has come for so long is silent: the monitor raises a flag."""
+    """A source without events for this long is silent: the monitor raises a flag."""
     device_classes: tuple[DeviceClass, ...] = ()
     """Parts of the source that are to raise a flag of their own."""
     clean_topic: str | None = ""
     """Topic of unique events in order; empty: the source's name and `.clean`. What does not go there has another
     outcome: it decides how an event is counted. None: there is none; what is unique and in order is clean."""
     event_topics: tuple[str, ...] = ()
-    """Further topics of events, where `order` names them."""
+    """Further topics that events are written to, at their places in `order`."""
     sinks: tuple[SinkSpec, ...] = ()
-    """Which outputs are copied out of Kafka, and where to; workers know nothing of it."""
+    """Which outputs are copied out of Kafka, and where to; workers ignore them."""
     bounds: Bounds = BOUNDS_DEFAULT
-    """What decides results: as declared, where no setting overrides it; see `under`."""
+    """The declared bounds, where no setting overrides them; see `under`."""
     source_is_internal: bool = False
     """Whether the source is the topic between two stages of a flow."""
     input_name: str = ""
@@ -146,8 +147,9 @@ class Pipeline:
     """What is read beside the source, with as many partitions. Each is deduplicated and reordered by itself, then all
     are merged: what comes of that is no topic, and there is no topic of clean events."""
     personal: frozenset[str] = frozenset()
-    """Names of the source's fields that hold personal data, where they are known (`streams.schemas.personal`): their
-    values are masked in everything that people see."""
+    """Names of the source's fields that hold personal data, if known (`streams.schemas.personal`): their values are
+    masked in everything that people see.
+    """
     version: str = DECLARED
     """Of the flow: outputs, group and state are called by it (`streams.flow.version`); see `as_version`."""
     named_after: str = ""
@@ -176,7 +178,7 @@ class Pipeline:
         return (first, *self.further_inputs)
 
     def reading(self, one: Input) -> "Pipeline":
-        """The pipeline as the reader of one of its inputs alone: what judges its records as the workers do."""
+        """The pipeline as the reader of one of its inputs alone: it judges that input's records as the workers do."""
         return replace(
             self,
             source=one.topic,
@@ -208,7 +210,7 @@ class Pipeline:
         return (*named, *self.payload_fields, *self.text_fields)
 
     def with_prefix(self, prefix: str) -> "Pipeline":
-        """The same flow under other names: every topic and the group begin with `prefix`, the subjects stay."""
+        """The same flow under other names: topics and group begin with `prefix`, subjects stay the same."""
         if not prefix:
             return self
         return replace(
@@ -280,7 +282,7 @@ class Pipeline:
 
     @property
     def member_prefix(self) -> str:
-        """What the transactional ids of the pipeline's workers begin with: one for each data directory."""
+        """Prefix of the transactional ids of the pipeline's workers: one id per data directory."""
         return f"{self.prefix}streams-{self.name}-"
 
     @property
@@ -290,7 +292,7 @@ class Pipeline:
 
     @property
     def late(self) -> str:
-        """Topic of events that came after a later one of their key was released, or beyond the horizon."""
+        """Topic of events that arrived after a later event of their key was released, or beyond the horizon."""
         return self._beside(LATE_SUFFIX)
 
     @property
@@ -300,7 +302,7 @@ class Pipeline:
 
     @property
     def audit(self) -> str:
-        """What was done about each dead letter, by whom, when, why, and what became of it."""
+        """Audit topic: what was done about each dead letter, by whom, when and why, and the outcome."""
         return self._beside(DEAD_LETTERS_SUFFIX + AUDIT_SUFFIX)
 
     @property
@@ -325,20 +327,23 @@ class Pipeline:
 
     @property
     def forget(self) -> str:
-        """Internal: requests to forget keys while workers run. There from the first request on, with one partition."""
+        """Internal topic: requests to forget keys while workers run.
+
+        Created by the first request, with one partition.
+        """
         return self._beside(FORGET_SUFFIX)
 
     @property
     def versions(self) -> str:
-        """Internal: which versions of the flow there are, and which one is current; of all versions the same.
+        """Internal topic: the versions of the flow, and which one is current; shared by all versions.
 
-        There from the first backfill on, with one partition.
+        Created by the first backfill, with one partition.
         """
         return f"{self.named_after or self.source}{VERSIONS_SUFFIX}"
 
     @property
     def history(self) -> str:
-        """Internal: what a version reads that is made of files or a table."""
+        """Internal topic: the history of files or a table that a version reads."""
         return self._beside(HISTORY_SUFFIX)
 
     def _beside(self, suffix: str) -> str:
@@ -362,12 +367,12 @@ class Pipeline:
 
     @property
     def row_outputs(self) -> tuple[Table | Window | OutputTopic, ...]:
-        """What rows are written into: each has a topic and the subject of its schema."""
+        """The topics of rows, each with the subject of its schema."""
         return (*self.tables, *self.windows, *(one for one in self._own_outputs if one.columns is not None))
 
     @property
     def event_outputs(self) -> tuple[str, ...]:
-        """Topics of events as they came, without that of dead letters."""
+        """Topics that events are written to unchanged, except the dead-letter topic."""
         own = (one.topic for one in self._own_outputs if one.columns is None)
         late = (one.late for one in self.inputs)
         return (*self._clean_topics, *late, *self.event_topics, *own)
@@ -379,7 +384,7 @@ class Pipeline:
 
     @property
     def outputs(self) -> tuple[str, ...]:
-        """All topics of what comes out, without dead letters."""
+        """All output topics, without dead letters."""
         return (*self.event_outputs, *(one.topic for one in self.row_outputs))
 
     @property
@@ -391,12 +396,12 @@ class Pipeline:
         return replace(output, subject=output.subject or f"{self.declared_topic(output.topic)}-value")
 
     def sink_topics(self) -> tuple[Topic, ...]:
-        """Topics of the sinks: where each puts records that are no row of its target. Workers need none of them."""
+        """Dead-letter topics of the sinks: records that do not fit their target. Workers need none of them."""
         names = (dead_letters_of(sink, self.prefix) for sink in self.sinks)
         return tuple(Topic(name, retention_ms=30 * DAY_MS, message_bytes_max=OUTPUT_BYTES_MAX) for name in names)
 
     def growth_topics(self) -> tuple[Topic, ...]:
-        """Internal topics by which the flow is grown in place; a worker that lacks them works, and is never grown."""
+        """Internal topics of growing the flow in place; workers run without them, but the flow cannot be grown."""
         forwarded = (
             Topic(name, cleanup=Cleanup.DELETE_RECORDS_ONLY, message_bytes_max=OUTPUT_BYTES_MAX)
             for name in self.forwarded_topics
@@ -404,7 +409,7 @@ class Pipeline:
         return (Topic(self.growth, cleanup=Cleanup.COMPACT, partitions=1), *forwarded)
 
     def topics(self) -> tuple[Topic, ...]:
-        """Every topic that data passes, in that order."""
+        """All topics that data passes, in that order."""
         return (
             *map(_topic_read, self.inputs),
             *(Topic(topic, message_bytes_max=OUTPUT_BYTES_MAX) for topic in (*self._clean_topics, *self.event_topics)),
@@ -417,7 +422,7 @@ class Pipeline:
 
 
 def fed_from_outside(pipelines: Sequence[Pipeline]) -> list[Pipeline]:
-    """Those whose source is no output of another one: what the others read comes from these."""
+    """Flows whose source is not the output of another one: the other flows read what these write."""
     written = written_by_flows(pipelines)
     return [pipeline for pipeline in pipelines if pipeline.source not in written]
 
@@ -434,7 +439,7 @@ def _topic_read(one: Input) -> Topic:
 
 
 def with_topics(spec: OperatorSpec, topics: Mapping[str, str]) -> OperatorSpec:
-    """The operator with each output in `topics` replaced by another one.
+    """The operator with each output in `topics` replaced by another topic.
 
     Raises:
         ValueError: it still writes the old ones.
@@ -451,6 +456,6 @@ def with_topics(spec: OperatorSpec, topics: Mapping[str, str]) -> OperatorSpec:
 
 
 def _set_default(declared: Any, name: str, value: str) -> None:
-    """Give a field of a frozen declaration its value where it has none."""
+    """Set a field of a frozen declaration to its default where it has no value."""
     if not getattr(declared, name):
         object.__setattr__(declared, name, value)

@@ -1,4 +1,4 @@
-"""The decoder of a flow, for its workers and for what judges or reads records as they would."""
+"""The decoder of a flow, for its workers and for whatever has to judge or read records as they would."""
 
 from dataclasses import replace
 
@@ -11,7 +11,7 @@ from streams.settings import Settings
 
 
 def decoder_of(pipeline: Pipeline, settings: Settings) -> Decoder:
-    """A decoder with the limits that a worker with these settings has: the flow's own, where no setting overrides them.
+    """A decoder with the limits of a worker with these settings: the flow's own, where no setting overrides them.
 
     Raises:
         UsageError: what is set and what the flow declares contradict each other; or the native library is demanded and
@@ -32,7 +32,7 @@ def decoders_of(pipeline: Pipeline, settings: Settings) -> list[Decoder]:
 
 
 def _decoder(one: Input, settings: Settings, skew_ms_max: int) -> Decoder:
-    """What the stage before has written has a key of its making; the field that it is of may be null elsewhere."""
+    """The decoder of an input. A key set by the stage before is checked; the field it is from may be null elsewhere."""
     if one.is_table:
         return TableDecoder(one, record_bytes_max=settings.streams_record_bytes_max, skew_ms_max=skew_ms_max)
     return Decoder(

@@ -27,7 +27,7 @@ from streams.sinks.spec import SinkSpec
 APP_VARIABLE: Final = "STREAMS_APP"
 APP_DEFAULT: Final = "logistics"
 FLOWS: Final = "flows"
-"""Of a package that has a module or package of this name, only that one is looked at."""
+"""Of a package with a module or package of this name, only that one is searched."""
 SCHEMAS: Final = "schemas"
 
 
@@ -141,7 +141,7 @@ def select_pipelines(names: list[str] | None, *, prefix: str = "") -> list[Pipel
 
 
 def select_fed(*, prefix: str = "") -> list[Pipeline]:
-    """Flows whose sources anybody may feed: all but those that read what another flow, or a stage before, writes.
+    """Flows that read topics from outside: all but those that read the output of another flow or of an earlier stage.
 
     Raises:
         UsageError: as `select_pipelines`.
@@ -189,7 +189,7 @@ def app_schemas_dir(app: str | None = None) -> Path:
 
 
 def with_working_directory() -> None:
-    """Have modules of the working directory found, after everything that is installed: none of them is hidden."""
+    """Make modules of the working directory importable, after installed ones, so that none of those is hidden."""
     here = str(Path.cwd())
     if here not in sys.path and "" not in sys.path:
         sys.path.append(here)

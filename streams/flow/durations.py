@@ -1,4 +1,4 @@
-"""Durations as one writes them: `"5s"`, `"24h"`, `"250ms"`."""
+"""Durations as text: `"5s"`, `"24h"`, `"250ms"`."""
 
 import re
 from datetime import timedelta

@@ -1,4 +1,4 @@
-"""Which outputs of an app's flows the fleet page shows: where its vehicles are, and what is known of them.
+"""Which outputs of an app's flows the fleet page shows: positions of vehicles, and what is known about them.
 
 An app declares it as a value beside its flows; the fields of the topics have the names of the logistics app unless it
 says otherwise:
@@ -15,12 +15,12 @@ _NOT_FIELDS: Final = frozenset({"topic", "ended", "at_risk", "late", "verified"}
 
 @dataclass(frozen=True, slots=True)
 class Feed:
-    """A topic that the page reads. Every further attribute is the name of a field of its rows; None: it has none."""
+    """A topic that the page reads. Every other attribute is the name of a field of its rows; None: there is none."""
 
     topic: str
 
     def columns(self) -> Mapping[str, str]:
-        """By what it means to the page: the name of a field."""
+        """Names of the row fields, by their meaning for the page."""
         named: dict[str, Any] = {one.name: getattr(self, one.name) for one in fields(self)}
         return {name: value for name, value in named.items() if name not in _NOT_FIELDS and value is not None}
 
@@ -68,7 +68,7 @@ class Minutes(Feed):
 
 @dataclass(frozen=True, slots=True)
 class Trips(Feed):
-    """Sessions by vehicle, when they are over."""
+    """Sessions by vehicle that have ended."""
 
     vehicle: str = "device_id"
     start: str = "trip_start"
@@ -92,11 +92,11 @@ class Orders(Feed):
     expected_arrival: str | None = "expected_arrival"
     distance_km: str | None = "distance_km"
     ended: tuple[str, ...] = ("DELIVERED", "CANCELLED")
-    """Values of `status` after which an order is not under way any more."""
+    """Values of `status` of an order that has ended."""
     at_risk: tuple[str, ...] = ("AT_RISK",)
-    """Values of `risk` that say that a promise may be broken."""
+    """Values of `risk` that mean that a promise may be broken."""
     late: tuple[str, ...] = ("LATE",)
-    """Values of `risk` that say that it is."""
+    """Values of `risk` that mean that a promise is broken."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,7 +133,7 @@ class FleetMap:
     deliveries: Deliveries | None = None
     late_promises: LatePromises | None = None
     silent_after_s: float = 600.0
-    """A vehicle of which nothing is known for so long is shown as silent."""
+    """A vehicle without data for this long is shown as silent."""
 
     def __post_init__(self) -> None:
         if self.silent_after_s <= 0:

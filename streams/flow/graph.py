@@ -29,16 +29,16 @@ class Node:
 
 @dataclass(frozen=True, slots=True)
 class Edge:
-    """Events pass from one node to another. What counts them: one of these, or nothing does."""
+    """Events pass from one node to another. At most one of the attributes says what counts them."""
 
     start: str
     end: str
     topic: str = ""
-    """The records that come into this topic."""
+    """Records that arrive in this topic."""
     consumed: str = ""
-    """The records of this topic that the flow's group commits."""
+    """Records of this topic that the flow's group commits."""
     outcomes: tuple[str, ...] = ()
-    """The events that have had one of these outcomes."""
+    """Events with one of these outcomes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +87,7 @@ def _node(step: Step, pipeline: Pipeline) -> Node:
 
 
 def _edges_into(flow: Flow, step: Step, end: str, pipeline: Pipeline) -> Iterator[Edge]:
-    """From the steps that the events of `step` come from; those that write them on as they are give none."""
+    """Edges from the steps that the events of `step` come from; steps that write events unchanged are skipped."""
     if step.after is None:
         return
     steps = {each.id: each for each in flow.plan.steps}
@@ -107,7 +107,7 @@ def _edges_into(flow: Flow, step: Step, end: str, pipeline: Pipeline) -> Iterato
 
 
 def _beside(flow: Flow, pipeline: Pipeline) -> Iterator[tuple[str, str, str]]:
-    """Topics of events that do not pass: name, what is in it, and the node that they leave the flow at."""
+    """Topics of events that do not pass: name, content, and the node at which they leave the flow."""
     for one in pipeline.inputs:
         steps = [step for step in flow.plan.steps if not isinstance(step.verb, Source)]
         last = next((step.id for step in steps if isinstance(step.verb, Reorder)), one.topic)

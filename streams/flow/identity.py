@@ -1,4 +1,4 @@
-"""Identity of the state of a flow as it is declared now, where its topics are now, and what a change of it means."""
+"""The identity of a flow's state as it is declared now, and what a change of it means."""
 
 from collections.abc import Mapping, Sequence
 
@@ -14,7 +14,7 @@ def identity_of(
     places: Places,
     symbols: Mapping[str, tuple[str, ...]] | None = None,
 ) -> Identity:
-    """Identity of what is declared and there now; `symbols` of the payload fields that are enums."""
+    """The identity of what is declared, with the topics as they are now; `symbols` of payload fields that are enums."""
     symbols = symbols or {}
     keyed = [state for spec in operators for state in spec.keyed]
     names = [topic.name for topic in pipeline.topics()]

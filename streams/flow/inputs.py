@@ -21,7 +21,7 @@ class Input:
 
     topic: str
     name: str = ""
-    """Stands for it where its fields are told from those of other inputs; empty for the only one of a flow."""
+    """Name that tells its fields from those of other inputs; empty for the only input of a flow."""
     id_field: str = "event_id"
     key_field: str = "device_id"
     time_field: str = "event_time"
@@ -32,11 +32,11 @@ class Input:
     subject: str = ""
     bounds: Bounds = BOUNDS_DEFAULT
     is_internal: bool = False
-    """Whether it is the topic between two stages of a flow: what is consumed of it is deleted."""
+    """Whether it is the topic between two stages of a flow: consumed records of it are deleted."""
     is_table: bool = False
     """Whether its events are rows of a compacted topic: each is known by its place in the log, none is a copy."""
     version: str = ""
-    """Of the flow, where it is not the declared one (`streams.flow.version`)."""
+    """Version of the flow, where it is not the declared one (`streams.flow.version`)."""
     named_after: str = ""
     """Topic that late events and dead letters are named after; empty: its own. The history of a topic may be read from
     another one."""
@@ -54,7 +54,7 @@ class Input:
 
     @property
     def late(self) -> str:
-        """Topic of its events that came too late."""
+        """Topic of its late events."""
         return of_version(f"{self.named_after or self.topic}{LATE_SUFFIX}", self.version)
 
     @property
@@ -64,7 +64,7 @@ class Input:
 
     @property
     def audit(self) -> str:
-        """What was done about each dead letter."""
+        """Topic of what was done about each dead letter."""
         return of_version(f"{self.named_after or self.topic}{DEAD_LETTERS_SUFFIX}{AUDIT_SUFFIX}", self.version)
 
     # --- as part of the state's identity, beside the flow's first input ----------------------------------------------
@@ -75,11 +75,11 @@ class Input:
 
     @property
     def recorded(self) -> dict[str, int]:
-        """Bounds that are recorded with the state, by a name that is this input's."""
+        """Bounds that are recorded with the state, under names of this input."""
         return {self.named(bound): value for bound, value in self.bounds.recorded.items()}
 
     def judge_change(self, bounds: Mapping[str, int], settings: SettingsByName) -> Consequences:
-        """What follows for state that was written under other bounds of this input."""
+        """What changed bounds of this input mean for state that was written under other ones."""
         own = {bound: bounds[self.named(bound)] for bound in self.bounds.recorded if self.named(bound) in bounds}
         found = self.bounds.judge_change(own, settings)
         return Consequences(found.refused, tuple(f"{self.name}: {text}" for text in found.migrated))

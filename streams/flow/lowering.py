@@ -1,4 +1,4 @@
-"""From a plan to what the engine runs.
+"""Turns a plan into what the engine runs.
 
 The engine runs a tree of operators, in the order in which the steps were declared. Branches that only write topics are
 a chain.
@@ -33,7 +33,7 @@ _CHAIN: Final = "source(...).deduplicate(...).reorder().to(...)"
 
 
 def lowered(plan: Plan) -> Pipeline:
-    """The flow of a plan that was checked. The topic of the first `to` is the clean one.
+    """The flow of a plan that was checked. The topic of its first `to` is the clean one.
 
     Raises:
         ValueError: the engine of this version cannot run it; the message says what it can.
@@ -94,7 +94,7 @@ def _clean_topic(source: str, clean: Step | None, topics: list[str]) -> str | No
 
 
 def _order(main: list[Step], clean: Step | None) -> tuple[str, ...]:
-    """Places of the steps; without a step that makes events clean, they are so once they are in order."""
+    """Places of the steps; without a step that makes events clean, they are clean once they are in order."""
     places = [_place_of(step, clean) for step in main if not isinstance(step.verb, Source)]
     if clean is None:
         places.insert(places.index("reorder") + 1, CLEAN)
@@ -118,7 +118,7 @@ def _main(plan: Plan) -> list[Step]:
 
 
 def _further_inputs(plan: Plan) -> tuple[Input, ...]:
-    """What is read beside the first source."""
+    """The inputs beside the first source."""
     named = zip(plan.input_names[1:], plan.sources[1:], plan.further_bounds, strict=True)
     return tuple(_input(name, one, bounds) for name, one, bounds in named)
 
@@ -144,8 +144,8 @@ def _input(name: str, one: Source, bounds: Bounds) -> Input:
 def _branches(plan: Plan, main: list[Step], clean: Step | None) -> dict[str, str]:
     """Places of the steps that do not get the events of the step before them, with those whose events they get.
 
-    Steps that only write a topic pass all events on as they are: those after them are said to get the events of the
-    step before.
+    Steps that only write a topic pass all events on unchanged: the steps after them are recorded as getting the events
+    of the step before.
     """
     found = {}
     for previous, step in pairwise(main):

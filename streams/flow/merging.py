@@ -1,4 +1,4 @@
-"""Several streams become one: merged, or joined."""
+"""Merge or join several streams into one."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -23,9 +23,9 @@ def merge(**streams: Stream) -> Stream:
     many partitions as the others': `streams worker` refuses others. The first one leads: its partitions are divided
     among the workers, and a worker that has one of them reads the partition of the same number of each other topic.
 
-    Events are passed by event time, order field, id and input, once the watermarks of all inputs have passed them. One
-    that came later than that, and is not late, is passed at its input's watermark. An input without records for its
-    `idle` keeps the others waiting no longer: its watermark goes on with theirs.
+    Events are passed by event time, order field, id and input, once the watermarks of all inputs have passed them. An
+    event that arrives after that, and is not late, is passed at its input's watermark. An input without records for its
+    `idle` no longer keeps the others waiting: its watermark advances with theirs.
 
     A field of a merged event is called by the name that its stream has here, and its own: `orders.kind`; those of other
     inputs are null. The numeric field `merge.input` says which input it comes from, counted from 0. Each event that is
@@ -77,9 +77,10 @@ def join_latest(
     which `matched` is false and the right fields are null; else it is counted as `unmatched`.
 
     Right events are kept until the watermark is `within` and `grace` beyond them. A left event that is passed when the
-    watermark is up to `grace` beyond it, since it came behind those of other keys, is joined as if it had come in time.
+    watermark is up to `grace` beyond it, since it arrived after those of other keys, is joined as if it had arrived in
+    time.
 
-    What is joined follows from the logs of both topics alone, and not from when they are read.
+    The result depends on the logs of both topics only, not on when they are read.
 
     Raises:
         ValueError: there are not two streams, they cannot be merged, or `within` or `grace` is no duration.
@@ -116,12 +117,12 @@ def join_interval(
 
     A left event that has made no pair when the watermark is `after` and `grace` beyond it has, with `outer`, a row in
     which `matched` is false and the right fields are null; else it is counted as `unmatched`. Events that are passed
-    when the watermark is up to `grace` beyond them, since they came behind those of other keys, make all their pairs.
+    when the watermark is up to `grace` beyond them, since they arrived after those of other keys, make all their pairs.
 
     An event is joined with the newest `matches_max` events of the other stream at most; pairs beyond that are counted
     as `beyond_matches`. All rows of a micro-batch are in memory together.
 
-    What is joined follows from the logs of both topics alone, and not from when they are read.
+    The result depends on the logs of both topics only, not on when they are read.
 
     Raises:
         ValueError: there are not two streams, they cannot be merged, a time is no duration, or `matches_max` is not
@@ -156,10 +157,11 @@ def table(
 ) -> Stream:
     """Rows of a compacted topic, such as a table that another flow folds, for `join_table`.
 
-    `key` and `order` name fields of its schema, text and a whole number; `time` one of milliseconds since 1970: since
-    when the row is so. Rows of a key are passed in the order of time, order field and place in the log; one that is
-    older than a row of its key which was passed goes to `<topic>.late`. A record without a value says that the row is
-    deleted, at the record's timestamp. `fields`, `texts`, `out_of_orderness`, `idle` and `subject` as for `source`.
+    `key` and `order` name fields of its schema, text and a whole number; `time` one of milliseconds since 1970: the
+    time from which the row is valid. Rows of a key are passed in the order of time, order field and place in the log;
+    one that is older than a row of its key which was passed goes to `<topic>.late`. A record without a value says that
+    the row is deleted, at the record's timestamp. `fields`, `texts`, `out_of_orderness`, `idle` and `subject` as for
+    `source`.
 
     Raises:
         ValueError: a duration is none.
@@ -187,15 +189,15 @@ def join_table(
     """Join each event of the first stream with the row that the second one, a `table`, has of its key; to `to`.
 
     They are merged as `merge` says. With `as_of="event_time"` the row is the newest one that is not later than the
-    event. An event that is passed when the watermark is beyond it, since it came behind those of other keys, sees the
+    event. An event that is passed when the watermark is beyond it, since it arrived after those of other keys, sees the
     table as of its own time if that is at most `history` before the watermark, else as of `history` before it. With
     `as_of="arrival"` the row is the newest one that was passed before the event. `columns` and `outer` as for
     `join_latest`; the row's time is `<table>.event_time`.
 
     The newest row of each key is kept until it is deleted, or, with a `ttl`, until it is older than that: such a row
-    matches nothing. On disk, and in memory while events of its key come.
+    matches nothing. The rows are on disk, and in memory while events of their key arrive.
 
-    What is joined follows from the logs of both topics alone, and not from when they are read.
+    The result depends on the logs of both topics only, not on when they are read.
 
     Raises:
         ValueError: there are not two streams, the second one is no table, they cannot be merged, `as_of` is neither,

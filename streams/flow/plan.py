@@ -96,7 +96,7 @@ class Filter:
 
 @dataclass(frozen=True, slots=True)
 class Process:
-    """Passes on what an operator of your own makes of the events; the operator writes topics of its own."""
+    """Passes the events through an operator of your own, which may write topics of its own."""
 
     spec: OperatorSpec
 
@@ -104,7 +104,7 @@ class Process:
 
     @property
     def name(self) -> str:
-        """The operator's."""
+        """The operator's name."""
         return self.spec.name
 
     @property
@@ -181,7 +181,7 @@ class Step:
     """Stable and unique within the flow: the verb, with the topic that it writes or the name of its function."""
     verb: Verb
     after: str | None
-    """Step whose events it gets; None of a source."""
+    """The step whose events it gets; None for a source."""
     also_after: tuple[str, ...] = ()
     """Further steps whose events it merges with those of `after`."""
 
@@ -194,13 +194,13 @@ class Plan:
     steps: tuple[Step, ...]
     bounds: Bounds
     further_bounds: tuple[Bounds, ...] = ()
-    """Of the sources after the first one."""
+    """Bounds of the sources after the first one."""
     sinks: tuple[SinkSpec, ...] = ()
-    """What is copied out of the topics; no step: events pass none of them."""
+    """The sinks, which copy topics: not steps, since no event passes them."""
 
     @property
     def source(self) -> Source:
-        """Where the events come from; where several sources are merged, the first one."""
+        """The source; where several sources are merged, the first one."""
         found = self.steps[0].verb
         assert isinstance(found, Source)  # noqa: S101 - the builder begins with it
         return found
@@ -249,7 +249,7 @@ class Plan:
             yield step
 
     def giver(self, step: Step) -> Step:
-        """The step whose events `step` gets: the nearest before it that does more than write events on as they are."""
+        """The step whose events `step` gets: the nearest before it that does more than write events unchanged."""
         return next(above for above in self.above(step) if not isinstance(above.verb, Output))
 
     def with_topics(self, name: str, topics: Mapping[str, str]) -> "Plan":

@@ -10,8 +10,9 @@ from streams.operators.spec import OutputTopic
 PARTITIONS_DEFAULT: Final = 3
 DAY_MS: Final = 86_400_000
 OUTPUT_BYTES_MAX: Final = 16 * 1024 * 1024
-"""Largest message of an output topic: a record of the source's largest size still fits with a dead letter's headers, or
-packed into the journal."""
+"""Largest message of an output topic: a record of the source's largest size fits with a dead letter's headers, or
+packed into the journal.
+"""
 
 
 class Cleanup(StrEnum):
@@ -20,7 +21,7 @@ class Cleanup(StrEnum):
     DELETE = "delete"
     COMPACT = "compact"
     DELETE_RECORDS_ONLY = "delete_records_only"
-    """Nothing by itself: `cleanup.policy=delete` with unlimited retention, truncated by `delete_records` alone."""
+    """Nothing: `cleanup.policy=delete` with unlimited retention, truncated by `delete_records` only."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +53,7 @@ class Topic:
 
 
 def topics_beside(one: Input) -> tuple[Topic, ...]:
-    """Topics of what does not go on of an input."""
+    """Topics for the events of an input that are not passed on."""
     return (
         Topic(one.late, message_bytes_max=OUTPUT_BYTES_MAX),
         Topic(one.dlq, retention_ms=30 * DAY_MS, message_bytes_max=OUTPUT_BYTES_MAX),

@@ -40,7 +40,7 @@ def listed(flows: Iterable[Declared]) -> list[dict[str, Any]]:
 
 
 def as_text(flow: Flow, pipeline: Pipeline, bounds: Mapping[str, int]) -> Iterator[str]:
-    """Lines that show the steps, one below the other, then the topics beside them and the bounds in force.
+    """Lines that show the steps one below the other, then the further topics and the bounds in force.
 
     `pipeline` is the flow's, perhaps with a prefix; `bounds` are milliseconds and counts by the name of the setting.
     """
@@ -73,7 +73,7 @@ def as_text(flow: Flow, pipeline: Pipeline, bounds: Mapping[str, int]) -> Iterat
 
 
 def as_json(flow: Flow, pipeline: Pipeline, bounds: Mapping[str, int]) -> dict[str, Any]:
-    """The same as a document."""
+    """The topology as a JSON document."""
     return {
         "name": flow.name,
         "group": pipeline.group,
@@ -116,13 +116,13 @@ def silent_after_ms(pipeline: Pipeline) -> dict[str, int]:
 
 
 def beside(pipeline: Pipeline) -> tuple[tuple[str, str], ...]:
-    """Topics that every flow has beside its outputs, and what is in them."""
+    """Topics that every flow has in addition to its outputs, and their content."""
     of_inputs = (
         pair
         for one in pipeline.inputs
         for pair in (
-            (one.late, "events that came too late for their place, or beyond the horizon"),
-            (one.dlq, "records that are no event, with the reason"),
+            (one.late, "events that arrived too late to be in order, or beyond the horizon"),
+            (one.dlq, "records that are not valid events, with the reason"),
             (one.audit, "what was done about each dead letter"),
         )
     )
@@ -139,7 +139,7 @@ def topic_of(step: Step, pipeline: Pipeline) -> str | None:
 
 
 def said(step: Step, pipeline: Pipeline) -> tuple[str, str]:
-    """What a step does, and the details of it."""
+    """A step's description and details."""
     topic = topic_of(step, pipeline) or ""
     match step.verb:
         case Source() as verb:

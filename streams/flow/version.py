@@ -1,6 +1,6 @@
 """Versions of a flow: the same steps with outputs, consumer group and state of their own (docs/adr/0112).
 
-The version that a flow declares has no name. Any other one is written into every name: `vehicles.state.v1` is
+The declared version of a flow has no name. The name of any other version is part of every name: `vehicles.state.v1` is
 `vehicles.state.v1.run.v2` in version `v2` of its flow, and the flow `gps` is `gps.run.v2`. The name of a flow has no
 dot, and a topic of such a name is refused when it is there already, so these meet no other names.
 """
@@ -33,7 +33,7 @@ def version_in(name: str) -> tuple[str, str]:
 
 
 def checked_version(version: str) -> str:
-    """The version, as it may stand in names.
+    """Check that the version may be part of names.
 
     Raises:
         UsageError: it may not.

@@ -66,10 +66,10 @@ class Delivers(Protocol):
     """Where records go: Kafka, or what stands for it in tests."""
 
     async def deliver(self, outgoing: Outgoing) -> dict[int, str]:
-        """As `Delivery.deliver`."""
+        """Deliver records, as `Delivery.deliver`."""
 
     def why_not(self) -> str | None:
-        """As `Delivery.why_not`."""
+        """Why records cannot be delivered, as `Delivery.why_not`."""
 
 
 class _Pending:

@@ -1,1 +1,1 @@
-"""Growing a topic in place, the operator's side: what is found in Kafka, what follows from it, and doing it."""
+"""Growing a topic in place, the command's side: what is in Kafka, what follows from it, and the steps."""

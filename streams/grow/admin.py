@@ -1,4 +1,4 @@
-"""What the command that grows a flow asks of a Kafka cluster, and what it changes there."""
+"""Reads the state of a growing flow from a Kafka cluster, and changes the cluster step by step."""
 
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -68,7 +68,7 @@ class GrowthAdmin:
         self.close()
 
     def close(self) -> None:
-        """Disconnect."""
+        """Close the connections."""
         self._forget_clients()
         self._topic.close()
         self._writer.close()
@@ -83,7 +83,7 @@ class GrowthAdmin:
         acls.require(self._admin(), growing_rights(self._flow))
 
     def look(self) -> Found:
-        """The flow as it stands now; asked again for some seconds, as brokers that have just started want it.
+        """The flow as it is now; tries for some seconds, since brokers that have just started may not answer.
 
         Raises:
             StreamsError: no answer.
@@ -103,7 +103,7 @@ class GrowthAdmin:
         return Found(self._flow, records, counts, standings, self._all)
 
     def stuck(self, partitions: int, patience_s: float) -> dict[int, str]:
-        """Those of the first `partitions` of the source that are not processed for `patience_s`, and why.
+        """Partitions among the first `partitions` of the source that are not processed for `patience_s`, and why.
 
         Raises:
             StreamsError: no answer.
@@ -120,7 +120,7 @@ class GrowthAdmin:
                     return found
 
     def open(self) -> None:
-        """Be the one command that grows the flow: another one ends. What is found after this is final.
+        """Become the only command that grows the flow: others end. What is read after this is final.
 
         Raises:
             FencedError: another one has opened meanwhile.
@@ -176,12 +176,12 @@ class GrowthAdmin:
             self._pause(0.1)
 
     def _standings(self, partitions: int) -> Mapping[int, Standing]:
-        """Not by the admin client, which may abort the process (`streams.kafka.offsets`)."""
+        """Read without the admin client, which may abort the process (`streams.kafka.offsets`)."""
         found = self._positions.committed(range(partitions)) if partitions else {}
         return {partition: standing_of(position) for partition, position in found.items()}
 
     def _round(self, probe: OffsetProbe) -> Round:
-        """Asked again where the process that asks was ended: on a busy machine its answer may take too long."""
+        """Read a round; again if its process had to be ended: on a busy machine an answer may take too long."""
         what = f"reading offsets of {self._flow.group}"
         take = partial(probe.take, [self._flow.group])
         return Retrier(say=quietly).call(what, take, passing=RoundFailed, backoff=_ROUND_AGAIN)

@@ -1,4 +1,4 @@
-"""What is found of a flow's growth in Kafka, and what follows from it. Pure: command and monitor ask the same."""
+"""The state of a flow's growth in Kafka, and what follows from it. Pure: used by command and monitor."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,13 +11,13 @@ from streams.growth.record import GrowthRecord
 from streams.growth.stages import Standing, is_over
 
 COMMAND = "command"
-"""In place of what is waited for: nothing but the next step of the command."""
+"""Instead of what a growth waits for: only for the next step of the command."""
 OVER = "over"
 
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """A flow as it stands at one moment."""
+    """A flow at one moment."""
 
     flow: Pipeline
     records: Sequence[GrowthRecord]

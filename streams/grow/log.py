@@ -47,11 +47,11 @@ class GrowthWriter:
         self._produce(record.key, record.value)
 
     def give_up(self, growth: Growth) -> None:
-        """Have it that the growth was never begun."""
+        """Write that the growth was never begun."""
         self._produce(key_of(growth), None)
 
     def close(self) -> None:
-        """Disconnect."""
+        """Close the connections."""
         self._sink.close()
 
     def _produce(self, key: bytes, value: bytes | None) -> None:

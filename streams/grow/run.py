@@ -1,4 +1,4 @@
-"""Grows a flow: looks, does the next step, and looks again. It keeps nothing that another process could not find."""
+"""Grows a flow: looks, does the next step, and looks again. It keeps no state that another process would need."""
 
 import contextlib
 from collections.abc import Callable, Mapping
@@ -14,7 +14,7 @@ from streams.growth.plan import Addition, GrowthPlan, GrowthRefused, Kind
 from streams.growth.record import GrowthRecord
 
 STILL_S: Final = 15.0
-"""That nothing has changed is said after so long, and then each time after twice as long."""
+"""Report a lack of change after this time, and then each time after twice as long."""
 STUCK_S: Final = 15.0
 """A partition with records waiting whose offset does not move for so long is not processed."""
 STUCK_BRIEF_S: Final = 3.0
@@ -37,7 +37,7 @@ class GrowthPort(Protocol):
         """Those of the first `partitions` of the source that are not processed for `patience_s`, and why."""
 
     def open(self) -> None:
-        """Be the one command that grows the flow."""
+        """Become the only command that grows the flow."""
 
     def write(self, record: GrowthRecord) -> None:
         """Write the growth's record."""
@@ -68,7 +68,7 @@ class StandsStill:
 
 
 Event = GrowthPlan | Step | NoAnswer | StandsStill
-"""What a growth tells: its plan once, each step before it is made, what is waited for whenever that changes."""
+"""Events of a growth: its plan once, each step before it is made, what it waits for whenever that changes."""
 Tell = Callable[[Event, Found | None], None]
 
 
@@ -87,7 +87,7 @@ class GrowthRun:
         """None: not asked; it is asked once, by the command that begins a growth."""
 
     def run(self) -> Found:
-        """Do all that is left of it; returns how the flow stands when nothing is.
+        """Do everything that is left of it; returns the flow at its end.
 
         Raises:
             GrowthRefused: it cannot be done, or not now.
@@ -118,7 +118,7 @@ class GrowthRun:
                 self._away_since_s = None
 
     def _judged(self, found: Found) -> GrowthPlan:
-        """The plan, as long as nothing is against it; that partitions are stuck is asked before a growth begins."""
+        """The plan, if nothing prevents it; whether partitions are stuck is checked before a growth begins."""
         plan = found.plan(self._partitions, self._stuck)
         if self._stuck is None:
             self._tell(plan, found)
@@ -128,7 +128,7 @@ class GrowthRun:
         return plan
 
     def _stuck_before(self, partitions: int) -> Mapping[int, str]:
-        """Nothing where it cannot be told: one that is stuck does not say that it is ready, and is waited for."""
+        """Stuck partitions; empty if unknown: a stuck one does not report ready, and is waited for."""
         try:
             return self._port.stuck(partitions, STUCK_S)
         except StreamsError as error:
@@ -146,7 +146,7 @@ class GrowthRun:
 
     def _say_still(self, step: Await, found: Found) -> None:
         still_s = self._clock() - self._told_at_s
-        if still_s < self._still_s or step.what == "settled":  # which takes minutes, and says so
+        if still_s < self._still_s or step.what == "settled":  # it takes minutes, and reports that
             return
         self._still_s *= 2
         stuck: Mapping[int, str] = {}

@@ -1,4 +1,4 @@
-"""A growth in words and in rows of JSON: what the command prints and the page shows. Pure."""
+"""A growth in words and as rows of JSON: output of the command and of the page. Pure."""
 
 from collections.abc import Mapping
 from typing import Any, Final
@@ -36,7 +36,7 @@ _ADVICE: Final = {
 
 
 def event_lines(event: Event, found: Found | None) -> list[str]:
-    """What to tell of an event, as lines of text."""
+    """Lines of text about an event."""
     lines: list[str] = []
     if isinstance(event, GrowthPlan):
         lines = plan_lines(event)
@@ -59,12 +59,12 @@ def event_lines(event: Event, found: Found | None) -> list[str]:
 
 
 def over_lines(found: Found) -> list[str]:
-    """That a flow has its partitions and nothing is left to be done."""
+    """Lines that a flow has its partitions and nothing is left to do."""
     return [f"{found.flow.name} has {counted(found.layout.partitions, 'partition')}: its growth is over"]
 
 
 def plan_lines(plan: GrowthPlan) -> list[str]:
-    """What a growth is going to do."""
+    """Lines about what a growth will do."""
     growth = plan.growth
     verb = "goes on growing" if plan.is_resumed else "grows"
     lines = [f"{plan.flow} {verb} from {growth.before.partitions} to {growth.after.partitions} partitions"]
@@ -82,7 +82,7 @@ def plan_lines(plan: GrowthPlan) -> list[str]:
 
 
 def family_lines(growth: Growth) -> list[str]:
-    """Which partitions take keys over from which."""
+    """Lines about which partitions take keys over from which."""
     shown = list(growth.parents)[:LINES_MAX]
     lines = [f"keys of partition {one} go to {named(growth.children_of(one))}, or stay" for one in shown]
     if len(growth.parents) > len(shown):
@@ -91,7 +91,7 @@ def family_lines(growth: Growth) -> list[str]:
 
 
 def status_lines(status: GrowthStatus) -> list[str]:
-    """How far a growth is."""
+    """Lines about the progress of a growth."""
     growth = status.record.growth
     head = f"{status.flow} {{}} from {growth.before.partitions} to {growth.after.partitions} partitions"
     if status.is_over:

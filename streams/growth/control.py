@@ -1,4 +1,4 @@
-"""What the command that grows a flow does next: a function of what it finds, so that it may be killed anywhere."""
+"""The next step of the command that grows a flow: a function of what it finds, so that it may be killed anywhere."""
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass

@@ -1,8 +1,8 @@
-"""How the task of a new partition reads its two inputs: its own log, and what its parent forwards.
+"""How the task of a new partition reads its two inputs: its own log, and records that its parent forwards.
 
 They are merged by the watermark at each record's place in its own log, so that operators see one log. A record that
-must wait for the other input stays in Kafka. What follows from the rules is shown in docs/adr/0070: the merged
-watermark is never ahead of the one of the single log that there would be without the growth.
+must wait for the other input stays in Kafka. docs/adr/0070 shows what follows from the rules: the merged watermark is
+never ahead of the one that a single log without the growth would have.
 """
 
 from dataclasses import dataclass, fields, replace
@@ -107,7 +107,7 @@ class Coupling:
         return max(self.own, self.parent)
 
     def merge(self, own: OwnLog, forwarded: ForwardedLog) -> Merged:
-        """What of both inputs may be processed now, and in which order.
+        """The records of both inputs that may be processed now, in order.
 
         Shapes: one value for each record in every column. However the inputs are cut into calls, a record comes before
         others of the same two that wait for it; which one of two is first may depend on the cut only where none waits.

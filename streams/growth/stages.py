@@ -1,4 +1,4 @@
-"""What a growth asks of the task of each partition, and what has to wait for what."""
+"""What a growth requires of the task of each partition, and what has to wait for what."""
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
@@ -86,7 +86,7 @@ def journal_needed_from(parent: int, cut_at: int, growth: Growth, standings: Map
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """What a parent tells its children with a cycle, of all before it in its log."""
+    """What a parent tells its children with a cycle, about everything before it in its log."""
 
     watermark: int
     reach: Mapping[int, int]
@@ -95,7 +95,7 @@ class Progress:
     is_settled: bool = False
 
     def of(self, child: int) -> int:
-        """How far the child need not wait for it."""
+        """The offset before which the child need not wait for it."""
         return self.reach.get(child, 0)
 
 

@@ -31,7 +31,7 @@ _NOTHING_READ: Final = ForwardedReading()
 
 @dataclass(frozen=True, slots=True)
 class GrowthState:
-    """Kept in the checkpoint and, as the section `growth`, in the journal; the default one is not written."""
+    """Kept in the checkpoint and, as the section `growth`, in the journal; the default value is not written."""
 
     parent: int = NO_PARENT
     """The partition that forwards what it still reads of the keys of this one; `NO_PARENT`: none was."""

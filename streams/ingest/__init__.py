@@ -1,4 +1,4 @@
-"""Sends files to topics: rows are validated, none is sent twice, and a run that was killed goes on.
+"""Sends files to topics: rows are validated, none is sent twice, and a run that was killed continues.
 
 result = ingest_file(settings, Path("positions.parquet"), "gps.positions.v1", IngestOptions(rebase_time=True))
 """

@@ -1,7 +1,7 @@
 """Avro container files, block by block: every codec of the specification, with what the runtime has already.
 
-fastavro decodes header and records. Blocks are read here since it wants a package more for each codec, and reads and
-decompresses as much as a damaged length says.
+fastavro decodes header and records. Blocks are read here, since fastavro needs a further package for each codec, and
+reads and decompresses as much as a damaged length says.
 """
 
 import bz2
@@ -202,7 +202,7 @@ def _zstandard(data: bytes, size_max: int) -> bytes:
 
 
 def _lz4(data: bytes, size_max: int) -> bytes:
-    """As fastavro and Python's lz4.block write it: the size, 4 bytes little-endian, before an LZ4 block."""
+    """LZ4 as fastavro and Python's lz4.block write it: the size, 4 bytes little-endian, before an LZ4 block."""
     size = _checked_size(int.from_bytes(data[:4], "little"), size_max)
     found: bytes = pa.Codec("lz4_raw").decompress(data[4:], size, asbytes=True)
     return found

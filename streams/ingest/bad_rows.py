@@ -31,14 +31,14 @@ class Bad:
 
 
 class BadRowFile:
-    """Every bad row as one JSON object a line, in a file that appears whole, or not at all (None: in none).
+    """Writes every bad row as one JSON object a line, to a file that appears whole or not at all (None: no file).
 
     The rows go to a temporary file beside it, which takes its place on a clean exit; after an exception the earlier
-    file is as it was. What is no regular file (/dev/stdout, a named pipe) is written directly.
+    file is as it was. Special files (/dev/stdout, a named pipe) are written directly.
     """
 
     def __init__(self, path: Path | None, inputs: Sequence[Input]) -> None:
-        """Refuse a path that is one of the inputs, by whatever name.
+        """Check that the path, under any name, is not one of the inputs.
 
         Raises:
             UsageError: it is.
@@ -93,7 +93,7 @@ class BadRowFile:
         """Write rows of a file.
 
         Raises:
-            StreamsError: there is no room, say.
+            StreamsError: it cannot be written, for example without room on the disk.
 
         """
         if self._file is None:

@@ -1,4 +1,4 @@
-"""What a reader makes of a file: chunks of columns, bad rows, and the bounds of both."""
+"""The output of a file reader: chunks of columns, bad rows, and the bounds of both."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -30,13 +30,13 @@ class InputFormat(StrEnum):
 
     @property
     def row_word(self) -> str:
-        """What a row's number counts."""
+        """What a row's number counts: rows or lines."""
         return "line" if self in {InputFormat.CSV, InputFormat.NDJSON} else "row"
 
 
 @dataclass(frozen=True, slots=True)
 class BadRow:
-    """A row that is not sent: its number, why, and what it says."""
+    """A row that is not sent: its number, the reason, and its content."""
 
     number: int
     reason: str
@@ -45,15 +45,15 @@ class BadRow:
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """Some rows, as columns; those that could not even be read are in `bad`."""
+    """Some rows, as columns; unreadable ones are in `bad`."""
 
     numbers: NDArray[np.int64]
     columns: dict[str, Values]
     bad: list[BadRow] = field(default_factory=list)
     position: float = 0.0
-    """How far into the file its end is, 0 to 1."""
+    """Position of its end in the file, 0 to 1."""
     absent: Mapping[str, NDArray[np.bool_]] = field(default_factory=dict)
-    """Of the columns that some rows do not have at all: which rows."""
+    """By column that is missing in some rows: which rows."""
 
     def head(self, rows: int) -> "Chunk":
         """The first `rows` rows, bad ones counted."""

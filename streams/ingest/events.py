@@ -1,8 +1,8 @@
 """Rows to events: conversion, derived ids and sequences, Avro, and the flow's own verdict.
 
-The id of an event whose file has none is a UUID (version 5) of what the row says: key, event time and every other
-value, with the names of their fields. The same row has the same id in any run, in any file of any format, in any order
-of columns, and whether a column without values is there or not; two rows with the same key and time but another content
+An event without an id in its file gets a UUID (version 5) of the row's content: key, event time and every other value,
+with the names of their fields. The same row has the same id in any run, in any file of any format, in any order of
+columns, and whether a column without values is there or not; two rows with the same key and time but another content
 have different ids; two rows that agree in everything are one event sent twice, and the flow drops the second.
 """
 
@@ -98,11 +98,11 @@ class Converter:
         self._shift_ms = shift_ms
         self._sequences: dict[str, int] = {}
         self.filled = set(filling.column_of)
-        """Fields that the file has given values for, or is known to."""
+        """Fields that have values in the file, as far as known."""
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """What a chunk must hold."""
+        """Columns that a chunk must have."""
         return tuple(dict.fromkeys(self._filling.asked.values()))
 
     def convert(self, chunk: Chunk) -> tuple[Batch, list[BadRow]]:
@@ -159,7 +159,7 @@ class Converter:
     def _rules(
         self, columns: Mapping[str, pa.Array], absent: Mapping[str, NDArray[np.bool_]]
     ) -> list[tuple[NDArray[np.bool_], str]]:
-        """What must hold before there is an event that the decoder could judge: masks of the other rows, and why."""
+        """Conditions for the decoder to judge an event at all: masks of the rows that fail, and why."""
         found: list[tuple[NDArray[np.bool_], str]] = []
 
         def rule(mask: pa.Array, reason: str) -> None:
@@ -178,7 +178,7 @@ class Converter:
             if field.kind in {Kind.DOUBLE, Kind.FLOAT}:
                 rule(pc.invert(pc.is_finite(column)), f"{field.name} is not a finite number")
             if field.name == self._flow.time_field:
-                rule(pc.greater(column, EVENT_TIME_MAX), f"{field.name} is beyond all calendars")
+                rule(pc.greater(column, EVENT_TIME_MAX), f"{field.name} is outside the range of dates")
         return found
 
     def _is_filled(self, field: Field) -> bool:
@@ -192,7 +192,7 @@ class Converter:
         return Batch(events, keys, values), counted
 
     def _completed(self, rows: _Rows) -> tuple[Events, dict[str, int]]:
-        """Fill what the file, or a row of it, does not give."""
+        """Fill fields that the file, or a row of it, does not give."""
         flow = self._flow
         counted: dict[str, int] = {}
         completed: dict[str, pa.Array] = {}
@@ -230,7 +230,7 @@ class Converter:
 
 
 def _plain(value: object) -> object:
-    """A value as Python's; one that Python has no type for (a time of nanoseconds) as text."""
+    """A value as a Python object; one without a Python type (a time of nanoseconds) as text."""
     if not isinstance(value, pa.Scalar):
         return value
     try:
@@ -239,7 +239,7 @@ def _plain(value: object) -> object:
         pass
     try:
         return value.cast(pa.string()).as_py()
-    except pa.ArrowException:  # a zone, and no data of time zones on this machine
+    except pa.ArrowException:  # it has a zone, and this machine has no time zone data
         return str(value.value)
 
 

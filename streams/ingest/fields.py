@@ -1,7 +1,7 @@
-"""Columns of a file to columns of a schema: type conversion, whole columns at a time, reasons value by value.
+"""Columns of a file to columns of a schema: converts whole columns at a time, with a reason for each bad value.
 
-A column that converts as a whole costs one Arrow cast. Where that fails, each value is tried alone, so that the rows
-at fault get their reason and the others go on.
+A column that converts as a whole costs one Arrow cast. If that fails, each value is tried alone, so that bad rows get a
+reason and the others are sent.
 """
 
 import re
@@ -152,7 +152,7 @@ def _is_text(kind: pa.DataType) -> bool:
 
 
 def _cast(array: pa.Array, field: Field, reading: Reading) -> pa.Array | None:
-    """The whole column at once; None or an exception when that cannot be."""
+    """Cast the whole column at once; None or an exception when that is impossible."""
     if pa.types.is_dictionary(array.type):
         array = array.dictionary_decode()
     target = ARROW[field.kind]
@@ -172,7 +172,7 @@ def _cast(array: pa.Array, field: Field, reading: Reading) -> pa.Array | None:
 
 
 def _real(array: pa.Array, target: pa.DataType, reading: Reading) -> pa.Array | None:
-    """Numbers as the nearest of the target's."""
+    """Convert numbers to the nearest ones of the target type."""
     if pa.types.is_decimal(array.type):
         array = array.cast(pa.string())  # Arrow rounds a decimal twice, but text once
     elif _is_text(array.type) and reading.decimal_comma:
@@ -198,7 +198,7 @@ _ACCEPTED: Final[Mapping[Kind, tuple[Callable[[pa.DataType], bool], ...]]] = {
         (pa.types.is_integer, pa.types.is_floating, pa.types.is_decimal, _is_text),
     ),
 }
-"""Arrow types of which a whole column becomes a kind by one cast."""
+"""Arrow types of which a whole column converts to a kind with one cast."""
 
 
 def _one_by_one(values: Sequence[Any], field: Field, reading: Reading) -> tuple[pa.Array, dict[int, str]]:
@@ -219,7 +219,7 @@ def _one_by_one(values: Sequence[Any], field: Field, reading: Reading) -> tuple[
 
 
 def _hint(value: Any, field: Field, reading: Reading) -> str:
-    """What option would read a text, as the end of its reason."""
+    """A hint which option would read a text, for the end of its reason."""
     if not isinstance(value, str):
         return ""
     if any("\udc80" <= character <= "\udcff" for character in value):

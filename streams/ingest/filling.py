@@ -57,7 +57,7 @@ def filling_of(flow: Pipeline, schema: SchemaVersion, source: Source, mapping: M
         if source.all_columns is None:
             raise
         columns = source.all_columns()
-        # Without a column there is no row that could be read: what lines there are shall be named one by one.
+        # Without a column no row can be read: all lines are reported as bad rows.
         found = _columns_of(flow, fields, columns, mapping) if columns else {}
     asked = {field.name: mapping.get(field.name, field.name) for field in fields} if source.is_open else found
     return Filling(fields, found, asked)
@@ -91,7 +91,7 @@ def _listed(columns: Sequence[str]) -> str:
 
 
 def alike(column: str, names: Sequence[str]) -> str | None:
-    """The one of `names` that a column of another name may be meant for; None where none is alike.
+    """The one of `names` that a column of another name may mean; None where none is similar.
 
     `lat`, `Latitude` and `latitdue` are like `latitude`.
     """

@@ -1,4 +1,4 @@
-"""Which files are meant, and their bytes: patterns, standard input, addresses, compression."""
+"""Finds the input files and opens their bytes: patterns, standard input, addresses, compression."""
 
 import glob
 import gzip
@@ -18,7 +18,7 @@ from streams.ingest.remote import fetched, is_remote
 
 STANDARD_INPUT: Final = "-"
 COMPRESSED_SUFFIXES: Final = (".gz", ".zst", ".zstd")
-"""Endings that say nothing of the format: what stands before them does."""
+"""Suffixes that do not tell the format: the suffix before them does."""
 _PATTERN_CHARACTERS: Final = frozenset("*?[")
 _GZIP: Final = b"\x1f\x8b"
 _ZSTD: Final = b"\x28\xb5\x2f\xfd"
@@ -33,7 +33,7 @@ _BUFFER_BYTES: Final = 1024 * 1024
 
 @dataclass(frozen=True, slots=True)
 class Input:
-    """A file: where it is, and what messages call it."""
+    """A file: its path, and its name in messages."""
 
     path: Path
     name: str
@@ -134,7 +134,7 @@ def opened(path: Path) -> Iterator[Opened]:
 
 
 class _Native(io.RawIOBase):
-    """A stream of Arrow as one of Python's."""
+    """A stream of Arrow as a Python stream."""
 
     def __init__(self, native: pa.NativeFile) -> None:
         super().__init__()

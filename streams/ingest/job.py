@@ -1,11 +1,11 @@
 """Sends files to a topic: each valid row once, also when the process is killed and run again.
 
-What makes two runs the same work (one checkpoint): the content of the file (not its name), the topic (created again, it
-is another one), the format, which column fills which field, how the file is read, and whether times are moved. `rate`
-and `limit` do not count: a run with `limit` is the beginning of the run without.
+Two runs are the same work, with one checkpoint, if they have the same file content (not name), topic (a recreated one
+is another), format, mapping of columns to fields, reading options, and shift of times. `rate` and `limit` do not count:
+a run with `limit` is the beginning of the run without.
 
-A run that goes on judges by the clock of the run that began, and moves times by as much: the rows that were bad stay
-bad, so that none of them is taken for one that was sent.
+A run that continues uses the clock and the shift of the first run: bad rows stay bad, so that none of them counts as
+sent.
 """
 
 import hashlib
@@ -50,14 +50,14 @@ PORTION_EVENTS_MAX: Final = 10_000
 OPEN_MS_MAX: Final = 500
 """Events become visible at most this long after they were sent, and about so much is sent again after a kill."""
 CONNECT_S_MAX: Final = 30.0
-"""How long a broker may take to give a producer; a run that fails so can be repeated."""
+"""How long a broker may take to give a producer; after that the run fails and can be repeated."""
 DRY_RUN_SCHEMA_ID: Final = 0
 """Schema id of records that are made and not sent, so that a dry run needs no registry."""
 
 
 @dataclass(frozen=True, slots=True)
 class IngestProgress:
-    """How far a run is: rows of the file so far, and the part of the file that they take (0 to 1)."""
+    """Progress of a run: rows of the file so far, and the part of the file that they take (0 to 1)."""
 
     phase: str
     part_done: float
@@ -69,7 +69,7 @@ class IngestProgress:
 
 @dataclass(slots=True)
 class IngestResult:
-    """What a run did with a file. rows = sent + skipped + bad, in a dry run valid + bad."""
+    """Result of a run over a file. rows = sent + skipped + bad, in a dry run valid + bad."""
 
     name: str = ""
     row_word: str = "row"
@@ -104,7 +104,7 @@ Progress = Callable[[IngestProgress], None]
 
 @dataclass(frozen=True, slots=True)
 class IngestOptions:
-    """How files are read, and which of their rows are sent how."""
+    """Options: how files are read, and which of their rows are sent and how."""
 
     input_format: InputFormat | None = None
     """None: by the extension."""
@@ -113,8 +113,9 @@ class IngestOptions:
     reading: Reading = DEFAULT_READING
     """How text, numbers and times are understood."""
     rebase_time: bool = False
-    """Add to all times what makes the newest event of the (first `limit`) rows happen now; a run that goes on uses the
-    sum of the run that began."""
+    """Shift all times so that the newest event of the (first `limit`) rows happens now; a run that continues uses the
+    shift of the first run.
+    """
     rate: int | None = None
     """Events a second at most."""
     limit: int | None = None
@@ -256,7 +257,7 @@ def _connected(settings: Settings, pipeline: Pipeline) -> AdminClient:
 
 
 class _Run:
-    """A file on its way: judged or sent, and what became of it."""
+    """A file being judged or sent, with the result so far."""
 
     def __init__(self, work: _Work, encoder: Encoder, log: BadRowFile, progress: Progress | None) -> None:
         self._work, self._encoder, self._log, self._progress = work, encoder, log, progress
@@ -329,7 +330,7 @@ class _Run:
             raise UsageError(f"{self.result.name}: {error}") from None
 
     def _shift_ms(self) -> int:
-        """What makes the newest valid event happen now, by a first pass over the file; 0 if times are not moved."""
+        """The shift that makes the newest valid event happen now, from a first pass; 0 if times are not shifted."""
         if not self._work.options.rebase_time:
             return 0
         converter = self._work.converter(self._encoder, now_ms=END_OF_TIME_MS, shift_ms=0)
@@ -372,12 +373,12 @@ def _identity(work: _Work, topic_uuid: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class _Before:
-    """What an earlier run of the same work had done: rows up to this number, with this shift, judged by this clock."""
+    """State of an earlier run of the same work: rows up to this number, this shift, judged by this clock."""
 
     done: int
     shift_ms: int
     now_ms: int | None
-    """None: not noted (by version 0.1.0)."""
+    """None: not recorded (by version 0.1.0)."""
 
 
 def _before(checkpoint: Checkpoint | None) -> _Before | None:
@@ -394,7 +395,7 @@ def _before(checkpoint: Checkpoint | None) -> _Before | None:
 
 
 def _writer(settings: Settings, name: str, topic: str, rate: int | None) -> PacedWriter:
-    """A writer into the topic that goes on where the last one of the same name stopped."""
+    """A writer into the topic that continues after the last one of the same name."""
     transactions = KafkaTransactions(
         settings, transactional_id=name, source=topic, retrier=Retrier(say=quietly), reopen_s_max=CONNECT_S_MAX
     )

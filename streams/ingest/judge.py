@@ -19,7 +19,7 @@ END_OF_TIME_MS: Final = EVENT_TIME_MAX
 
 
 class Judge:
-    """Says of records what a worker would say that reads them at `now_ms` (milliseconds since 1970)."""
+    """Judges records as a worker that reads them at `now_ms` (milliseconds since 1970)."""
 
     def __init__(
         self,

@@ -1,6 +1,6 @@
 """Files as chunks of columns: Parquet, CSV, NDJSON and Avro container files, in bounded memory.
 
-A row's number is what a person would look for in the file: the row (from 1) of Parquet and Avro, the line (from 1, the
+A row's number is the one a person would use to find it: the row (from 1) of Parquet and Avro, the line (from 1, the
 header counts) of CSV and NDJSON. Numbers only grow, so that "done up to number n" says where to go on.
 """
 
@@ -40,7 +40,7 @@ _UNREADABLE: Final = (
     TypeError,
     ValueError,
 )
-"""What the libraries raise on bytes that are not what they should be."""
+"""What the libraries raise on invalid bytes."""
 EXTENSIONS: Final = {
     ".parquet": InputFormat.PARQUET,
     ".csv": InputFormat.CSV,

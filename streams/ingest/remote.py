@@ -1,6 +1,6 @@
 """Files that are not on this machine: object stores and HTTP. They are copied here first, as standard input is.
 
-A copy is whole or there is none: what its content is decides whether it was sent before. Object stores are read with
+A copy is complete or does not exist: its content decides whether it was sent before. Object stores are read with
 obstore, which takes credentials and endpoints from the environment as the tools of each store do.
 """
 
@@ -27,12 +27,12 @@ _PART_BYTES: Final = 64 * 1024
 _TIMEOUT: Final = httpx.Timeout(60.0, connect=10.0)
 _BACKOFF: Final = Backoff(first_s=0.5, pause_s_max=5.0)
 _ATTEMPTS_MAX: Final = 6
-"""In a row without a single byte; then it is given up."""
+"""Attempts in a row without a single byte before giving up."""
 _RETRIES: Final[Any] = {"max_retries": 6, "retry_timeout": timedelta(seconds=60)}
 _ROOM_LEFT_BYTES: Final = 64 << 20
 
 Progress = Callable[[float], None]
-"""Told how much of a file (0 to 1) is here."""
+"""Called with the part of a file (0 to 1) that has arrived."""
 
 
 def is_remote(argument: str) -> bool:
@@ -62,7 +62,7 @@ def _by_http(address: str, folder: Path, progress: Progress) -> tuple[str, Path]
     parts = urlsplit(address)
     host = parts.hostname or ""
     port = f":{parts.port}" if parts.port else ""
-    shown = f"{parts.scheme}://{host}{port}{parts.path}"  # user, password and a signature are nobody's business
+    shown = f"{parts.scheme}://{host}{port}{parts.path}"  # user, password and a signature are secret
     target = folder / (PurePosixPath(unquote(parts.path)).name or "index")
     copy = _HttpCopy(address, shown, target, progress)
     failures = 0
@@ -83,7 +83,7 @@ def _by_http(address: str, folder: Path, progress: Progress) -> tuple[str, Path]
 
 
 class _HttpCopy:
-    """A copy of a file by HTTP. Broken off, it goes on where it was if the server can (a range of the same version)."""
+    """A copy of a file by HTTP. After an interruption it continues if the server supports ranges of one version."""
 
     def __init__(self, address: str, shown: str, target: Path, progress: Progress) -> None:
         self._address, self._shown, self._target, self._progress = address, shown, target, progress
@@ -91,7 +91,7 @@ class _HttpCopy:
         self._version: str | None = None
 
     def go_on(self) -> None:
-        """Read what is missing.
+        """Read the missing part.
 
         Raises:
             httpx.HTTPError: it broke off; it may be called again.
@@ -108,7 +108,7 @@ class _HttpCopy:
                 self.done = 0
             self._version = answer.headers.get("etag") or answer.headers.get("last-modified")
             if (self._version or "").startswith("W/"):
-                self._version = None  # a weak one says nothing of bytes
+                self._version = None  # a weak one does not identify bytes
             declared = answer.headers.get("content-length")
             size = None if declared is None or not declared.isdigit() else self.done + int(declared)
             _require_room(self._target, (size or 0) - self.done, self._shown)

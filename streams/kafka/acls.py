@@ -1,4 +1,4 @@
-"""Access control lists of a cluster: read, added to, taken from; and what the principal of a client lacks."""
+"""Access control lists of a cluster: list, grant, remove; and which rights a client's principal lacks."""
 
 from collections.abc import Iterable, Sequence
 from concurrent.futures import Future
@@ -76,7 +76,7 @@ def grant(client: AdminClient, principal: str, rights: Iterable[Right]) -> None:
 
 
 def take(client: AdminClient, taken: Iterable[Grant]) -> None:
-    """Take rights away. One that is not there is none the less gone.
+    """Remove rights. A right that does not exist counts as removed.
 
     Raises:
         StreamsError: the cluster refuses one; those before it are gone.
@@ -91,7 +91,7 @@ def take(client: AdminClient, taken: Iterable[Grant]) -> None:
 
 
 def lacking(client: AdminClient, rights: Iterable[Right]) -> tuple[Right, ...]:
-    """Those of some rights on topics that the principal of `client` does not have, as the brokers tell it.
+    """Those rights on topics that the principal of `client` lacks, according to the brokers.
 
     Rights on anything but topics are not looked at, nor are those on topics that are not there. Where brokers do not
     tell a principal's rights, none is taken to be lacking.
@@ -122,7 +122,7 @@ def lacking(client: AdminClient, rights: Iterable[Right]) -> tuple[Right, ...]:
 
 
 def require(client: AdminClient, rights: Iterable[Right]) -> None:
-    """Refuse to go on without rights on topics; otherwise as `lacking`.
+    """Raise unless the principal has all rights on topics; otherwise as `lacking`.
 
     Raises:
         StreamsError: some are lacking, and which; or no answer.
@@ -133,7 +133,7 @@ def require(client: AdminClient, rights: Iterable[Right]) -> None:
 
 
 def in_words(lacks: Sequence[Right]) -> str:
-    """What is lacking, and where it is told what is needed."""
+    """The missing rights, and the command that prints what is needed."""
     shown = ", ".join(map(str, lacks[:_SHOWN_MAX]))
     more = f" and {len(lacks) - _SHOWN_MAX} more" if len(lacks) > _SHOWN_MAX else ""
     return f"this principal lacks {shown}{more} (ACLs): `streams acls show` prints what each role needs"
@@ -147,7 +147,7 @@ def _is_refused(future: "Future[TopicDescription]") -> bool:
 
 
 def _require_describe(client: AdminClient) -> None:
-    """Refuse an answer without any right that only means that the principal may not ask: the client passes it on so."""
+    """Raise on an answer without any right, which only means that the principal may not ask."""
     future = client.describe_cluster(include_authorized_operations=True, request_timeout=REQUEST_TIMEOUT_S)
     may = settled("asking for the rights on the cluster", future).authorized_operations or ()
     if AclOperation.DESCRIBE not in may:

@@ -18,9 +18,9 @@ T = TypeVar("T")
 REQUEST_TIMEOUT_S: Final = 30.0
 """Bound of one administrative request."""
 RECONNECT_MS_MAX: Final = 2_000
-"""A broker that is back is noticed this late (librdkafka's default is 10 s)."""
+"""A broker that is back is noticed within this time (librdkafka's default is 10 s)."""
 WAIT_TIMEOUT_S: Final = 10.0
-"""How long a command waits for a broker before it says that there is none."""
+"""How long a command waits for a broker before it reports that none answers."""
 
 
 class _NoAnswer(Exception):
@@ -75,7 +75,7 @@ def wait_for_broker(settings: Settings, *, timeout_s: float = WAIT_TIMEOUT_S) ->
 
 
 def _no_answer(settings: Settings, error: KafkaError) -> StreamsError:
-    """What keeps brokers from answering: with its true cause, where there is more to say than that none does."""
+    """Why brokers do not answer, with the true cause where it is known."""
     cause = cause_of_silence(settings) or cause_of(error)
     if cause is None:
         return no_broker(settings, error.str())
@@ -83,7 +83,7 @@ def _no_answer(settings: Settings, error: KafkaError) -> StreamsError:
 
 
 def no_broker(settings: Settings, cause: str) -> StreamsError:
-    """The one line that says that no broker answers, where it was looked for, and what to do."""
+    """An error that no broker answers: the address, and what to do."""
     return StreamsError(
         f"no Kafka broker answers at {settings.kafka_bootstrap_servers} ({cause}): "
         "start one with `streams local up`, or set KAFKA_BOOTSTRAP_SERVERS"
@@ -91,9 +91,9 @@ def no_broker(settings: Settings, cause: str) -> StreamsError:
 
 
 def partition_counts(client: AdminClient) -> dict[str, int]:
-    """Number of partitions of every topic that is there and has a leader for each of them.
+    """Number of partitions of every topic that exists and has a leader for each of them.
 
-    For who is about to use all of a topic. Raises as `partition_counts_with_leaderless` does.
+    Use it before using all partitions of a topic. Raises as `partition_counts_with_leaderless` does.
     """
     return {
         name: len(partitions)
@@ -103,7 +103,7 @@ def partition_counts(client: AdminClient) -> dict[str, int]:
 
 
 def partition_counts_with_leaderless(client: AdminClient) -> dict[str, int]:
-    """Number of partitions of every topic that is there: for who can go on while some of them have no leader.
+    """Number of partitions of every topic that exists, including those with partitions without a leader.
 
     Raises:
         StreamsError: no answer.
@@ -136,7 +136,7 @@ def _partitions_of_topics(client: AdminClient) -> dict[str, dict[int, PartitionM
 
 
 def topic_id(client: AdminClient, name: str) -> str:
-    """The id that Kafka gave an existing topic; a topic deleted and created again has another one.
+    """The id that Kafka gave an existing topic; a recreated topic has another one.
 
     Raises:
         StreamsError: no such topic, or no answer.

@@ -2,7 +2,7 @@
 
 Some calls of librdkafka outlive the timeout that they are given: sending offsets to a transaction waits for its
 coordinator until the state of some connection changes (librdkafka#5456, #5511), and a client that has lost every broker
-(`streams.kafka.broker_watch`) has no connection whose state could change. Such a client is given up, with its thread.
+(`streams.kafka.broker_watch`) has no connection whose state could change. Such a client is abandoned, with its thread.
 """
 
 import queue
@@ -31,7 +31,7 @@ class BoundedCalls:
         threading.Thread(target=self._run, name=name, daemon=True).start()
 
     def call(self, work: Callable[[], T], timeout_s: float) -> T:
-        """What `work` returns or raises.
+        """The result of `work`, or what it raises.
 
         Raises:
             ClientHangs: it does neither within `timeout_s`.
@@ -57,4 +57,4 @@ class BoundedCalls:
                 future.set_result(work())
             except BaseException as error:  # noqa: BLE001 - raised again where the call was made
                 future.set_exception(error)
-            del item, future, work  # a client is closed when nobody refers to it any more
+            del item, future, work  # a client is closed when the last reference to it is gone

@@ -10,16 +10,16 @@ from typing import Any, Final
 
 STATISTICS_INTERVAL_MS: Final = 5_000
 _LOOKS: Final = 2
-"""In a row without a broker: starting over at the bootstrap servers takes less than the time between two."""
+"""Checks in a row without a broker: starting over at the bootstrap servers takes less than the interval between two."""
 _REAL: Final = frozenset({"configured", "learned"})
-"""Sources of brokers that have an address; the client's internal one and its coordinators have none of their own."""
+"""Sources of brokers that have an address; the client's internal broker and its coordinators have none."""
 
 
 class BrokerWatch:
-    """Whether one client still knows any broker, by its statistics.
+    """Checks by its statistics whether one client still knows any broker.
 
-    For clients that are polled all the time: statistics that nobody takes pile up. Others are re-created when they get
-    no answers.
+    Use it for clients that are polled all the time, since statistics that are not polled pile up. Other clients are
+    re-created when they get no answers.
     """
 
     def __init__(self) -> None:
@@ -27,14 +27,14 @@ class BrokerWatch:
 
     @property
     def is_stranded(self) -> bool:
-        """The client will not connect again: make another."""
+        """Whether the client will never connect again: create another one."""
         return self._without >= _LOOKS
 
     def config(self) -> dict[str, Any]:
-        """To be added to the client's configuration."""
+        """Options to add to the client's configuration."""
         return {"statistics.interval.ms": STATISTICS_INTERVAL_MS, "stats_cb": self.note}
 
     def note(self, statistics: str) -> None:
-        """Look at one account of the client (STATISTICS.md of librdkafka)."""
+        """Evaluate one statistics message of the client (STATISTICS.md of librdkafka)."""
         brokers = json.loads(statistics).get("brokers", {}).values()
         self._without = 0 if any(broker["source"] in _REAL for broker in brokers) else self._without + 1

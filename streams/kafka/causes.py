@@ -1,7 +1,8 @@
 """Causes of Kafka errors in words: one sentence for each error, and a look at the TLS of a broker.
 
-librdkafka says the same of an expired certificate, one of a foreign CA and one for another host, and nothing at all
-when a client without TLS connects to a port with TLS. So where no broker answers, one is asked by a TLS handshake.
+librdkafka reports an expired certificate, one of a foreign CA and one for another host with the same text, and nothing
+at all when a client without TLS connects to a port with TLS. So when no broker answers, a TLS handshake with one of
+them finds the cause.
 """
 
 import re
@@ -24,7 +25,7 @@ _DEFAULT_PORT: Final = 9092
 
 @dataclass(frozen=True, slots=True)
 class Cause:
-    """Errors with one of the names, or a text that the pattern is found in, have this cause."""
+    """The cause of errors with one of these names, or with a text that matches the pattern."""
 
     names: tuple[str, ...]
     pattern: str
@@ -38,7 +39,7 @@ CAUSES: Final = (
         "the broker refuses the credentials: the password is wrong, or there is no such user; "
         "check KAFKA_SASL_USERNAME and KAFKA_SASL_PASSWORD",
     ),
-    Cause((), r"Unsupported SASL mechanism", "the broker does not take this KAFKA_SASL_MECHANISM"),
+    Cause((), r"Unsupported SASL mechanism", "the broker does not support this KAFKA_SASL_MECHANISM"),
     Cause(
         (),
         r"Failed to retrieve OIDC token|Failed to acquire SASL OAUTHBEARER token",
@@ -49,13 +50,13 @@ CAUSES: Final = (
     Cause(
         (),
         r"alert certificate expired|alert certificate unknown|alert bad certificate|alert unknown ca",
-        "the broker refuses the client's certificate: it has expired, or is of a CA that the broker does not know; "
+        "the broker refuses the client's certificate: it has expired, or is from a CA that the broker does not know; "
         "check KAFKA_SSL_CERTIFICATE_LOCATION",
     ),
     Cause(
         (),
         r"alert certificate required|alert handshake failure",
-        "the broker wants a certificate of the client, of a CA that it knows: set KAFKA_SSL_CERTIFICATE_LOCATION and "
+        "the broker requires a client certificate of a CA that it knows: set KAFKA_SSL_CERTIFICATE_LOCATION and "
         "KAFKA_SSL_KEY_LOCATION",
     ),
     Cause(
@@ -66,8 +67,8 @@ CAUSES: Final = (
     Cause(
         (),
         r"certificate verify failed",
-        "the broker's certificate cannot be verified: it is of another CA than KAFKA_SSL_CA_LOCATION says, has "
-        "expired, or is for another host",
+        "the broker's certificate cannot be verified: it is from another CA than that in KAFKA_SSL_CA_LOCATION, "
+        "has expired, or is for another host",
     ),
     Cause(
         ("TOPIC_AUTHORIZATION_FAILED",),
@@ -91,11 +92,11 @@ CAUSES: Final = (
         "the principal lacks a right on the cluster (an ACL)",
     ),
 )
-"""The first that fits is taken."""
+"""The first match counts."""
 
 
 def cause_of(error: KafkaError) -> str | None:
-    """The true cause of an error, as far as the error tells it; None: the error says all there is."""
+    """The true cause of an error, as far as it can be told; None: the error says everything."""
     name, text = error.name(), error.str()
     for cause in CAUSES:
         if name in cause.names or re.search(cause.pattern, text):
@@ -160,8 +161,8 @@ def _of_certificate(error: ssl.SSLCertVerificationError, host: str, ca: Path | N
     if error.verify_code in {_OTHER_HOST, _OTHER_ADDRESS}:
         return f"the broker's certificate is not for {host}: connect by a name that is in it"
     if ca is None:
-        return "the broker's certificate is of no CA that this machine knows: set KAFKA_SSL_CA_LOCATION"
-    return f"the broker's certificate is not of the CA in {ca} (KAFKA_SSL_CA_LOCATION)"
+        return "the broker's certificate is from no CA that this machine knows: set KAFKA_SSL_CA_LOCATION"
+    return f"the broker's certificate is not from the CA in {ca} (KAFKA_SSL_CA_LOCATION)"
 
 
 def _of_own_certificate(settings: Settings) -> str | None:

@@ -29,7 +29,7 @@ log = structlog.get_logger(__name__)
 
 _REQUEST_TIMEOUT_S: Final = 30.0
 _ANSWER_TIMEOUT_S: Final = 10.0
-"""Without an answer for so long, the next attempt is made by another client."""
+"""After this time without an answer the next attempt uses a new client."""
 _READ_RECORDS_MAX: Final = 10_000
 _READ_WAIT_S: Final = 0.02
 _SETTLED: Final = Backoff(first_s=0.25, pause_s_max=5.0, give_up_s=RESTORE_WAIT_MS_MAX / 1000)
@@ -37,18 +37,18 @@ _PATIENT: Final = Backoff(first_s=0.05, pause_s_max=0.25, give_up_s=RESTORE_PATI
 _WAIT_S: Final = 1.0
 _EOF: Final = KafkaError._PARTITION_EOF  # noqa: SLF001 - a public constant of librdkafka
 _PENDING: Final = frozenset({KafkaError.UNSTABLE_OFFSET_COMMIT, KafkaError._TIMED_OUT})  # noqa: SLF001 - as above
-"""What asking for an offset ends with while a transaction on it is open: the client repeats the question meanwhile."""
+"""The error for an offset while a transaction on it is open: the client repeats the request until then."""
 
 
 class Unsettled(StreamsError):
-    """A transaction that concerns a partition is still open: worth another look soon."""
+    """A transaction on a partition is still open: worth trying again soon."""
 
     retry_in_s: float | None = _WAIT_S
-    """Read by `streams.resilience.retry`; None: pauses grow."""
+    """Read by `streams.resilience.retry`; None: growing pauses."""
 
 
 class KafkaChangelog:
-    """Reader of one flow's changelogs. It never joins the group whose positions it reads.
+    """Reads one flow's changelogs. It never joins the group whose positions it reads.
 
     `committed` is for any thread; the rest is for one at a time. A client that got no answer is not asked again: it may
     never get one (`kafka.broker_watch`).
@@ -57,13 +57,13 @@ class KafkaChangelog:
     def __init__(
         self, settings: Settings, *, group: str, source: str, retrier: Retrier, further: Sequence[str] = ()
     ) -> None:
-        """`further` are topics that the group reads beside the source; partitions of all are called by their lanes."""
+        """`further` are topics that the group reads beside the source; partitions of all are identified by lane."""
         self._source = source
         self._topics = (source, *further)
         self._retrier = retrier
         self._settings = settings
         self.wanted: Callable[[], bool] = lambda: True
-        """Whether anybody still wants what is read; a read ends with an error soon after nobody does."""
+        """Whether the result is still wanted; a read ends with an error soon after it is not."""
         self._admin: AdminClient = admin_client(settings)
         self._config: dict[str, Any] = {
             "client.id": "streams-restore",
@@ -79,7 +79,7 @@ class KafkaChangelog:
         self._asking = self._new_consumer()
         self._asking_lock = threading.Lock()
         self._reader: Consumer | None = None
-        """Of the last read, if that came to its end."""
+        """The consumer of the last read, if that reached its end."""
         self._introduced: set[str] = set()
         """Topics whose leaders it knows."""
 
@@ -134,7 +134,7 @@ class KafkaChangelog:
                 for spec in (earliest, latest)
             )
         except KafkaException as error:
-            # Once the broker has restarted, the client names the partition's former leader epoch, and never asks anew.
+            # After a restart of the broker the client uses the partition's former leader epoch, and never asks again.
             self._admin = admin_client(self._settings)
             raise StreamsError(f"reading the bounds of {topic}-{partition}: {described(error)}") from None
         return int(first), int(last)
@@ -142,7 +142,7 @@ class KafkaChangelog:
     def require_settled(self, topics: Sequence[str], partition: int) -> None:
         """Return once no transaction is open on `partition` of the source's positions and of `topics`; waits briefly.
 
-        A restore that asks this first seldom waits in `read`, where it has a place that others could use.
+        A restore that calls this first seldom has to wait in `read`, where it occupies a place that others could use.
 
         Raises:
             Unsettled: one is open; the message names it.
@@ -181,7 +181,7 @@ class KafkaChangelog:
             raise StreamsError(f"asking for open transactions on {', '.join(topics)}: {described(error)}") from None
 
     def _ends(self, wanted: list[TopicPartition], level: IsolationLevel) -> dict[str, int]:
-        """Where one partition of several topics ends, by topic."""
+        """End offset of one partition of several topics, by topic."""
         latest = OffsetSpec.latest()
         found = self._admin.list_offsets(
             dict.fromkeys(wanted, latest), isolation_level=level, request_timeout=_ANSWER_TIMEOUT_S
@@ -189,11 +189,11 @@ class KafkaChangelog:
         return {one.topic: int(future.result(_REQUEST_TIMEOUT_S).offset) for one, future in found.items()}
 
     def _require_wanted(self) -> None:
-        """Raise StreamsError when there is no reason to go on."""
+        """Raise StreamsError when the result is no longer wanted."""
         if self._retrier.stopped:
             raise StreamsError("the worker stops while it restores state")
         if not self.wanted():
-            raise StreamsError("the partition is no longer ours")
+            raise StreamsError("the partition belongs to another worker now")
 
     def read(self, topic: str, partition: int, start: int, end: int) -> Iterator[list[LogRow]]:
         """Committed records from `start` to `end`.
@@ -232,9 +232,9 @@ class KafkaChangelog:
 
     @contextmanager
     def _assigned(self, where: TopicPartition) -> Iterator[Consumer]:
-        """A consumer that reads one partition, kept for the next read where this one came to its end.
+        """A consumer that reads one partition; kept for the next read if this one reached its end.
 
-        Told to read a topic of which it knows nothing, the client asks where that is when its next second begins.
+        A client that is told to read an unknown topic looks for its leader only at its next one-second tick.
         """
         if self._reader is None:
             self._introduced.clear()
@@ -251,7 +251,7 @@ class KafkaChangelog:
         self._reader = consumer
 
     def _introduce(self, consumer: Consumer, topic: str) -> None:
-        """Ask now where a topic is.
+        """Look up the leader of a topic now.
 
         Raises:
             StreamsError: no answer.
@@ -264,7 +264,7 @@ class KafkaChangelog:
         self._introduced.add(topic)
 
     def truncate(self, topic: str, before: Mapping[int, int]) -> None:
-        """Delete records before an offset, by partition. A failure is said, and tried again by whoever calls next."""
+        """Delete records before an offset, by partition. A failure is logged; a later call tries again."""
         wanted = [TopicPartition(topic, partition, offset) for partition, offset in before.items()]
         try:
             for future in self._admin.delete_records(wanted, request_timeout=_REQUEST_TIMEOUT_S).values():
@@ -306,7 +306,7 @@ class KafkaChangelog:
             waited_s = time.monotonic() - waiting_since
             if not is_at_end and waited_s > _ANSWER_TIMEOUT_S:
                 raise StreamsError(f"reading {where}: no answer within {_ANSWER_TIMEOUT_S:g} s")
-            if waited_s * 1000 > RESTORE_WAIT_MS_MAX:  # at an end, but not the one asked for: a transaction is open
+            if waited_s * 1000 > RESTORE_WAIT_MS_MAX:  # at an end, but not the requested one: a transaction is open
                 raise RestoreFailed(
                     f"{where} can be read up to offset {position} of {end} only: another worker's transaction has been "
                     f"open for {RESTORE_WAIT_MS_MAX // 1000} s, or the broker does not answer"
@@ -314,7 +314,7 @@ class KafkaChangelog:
 
 
 class ChangelogReaders:
-    """Readers for restores that run side by side: each has one to itself while it runs. Any thread.
+    """Readers for restores that run in parallel: each has one to itself while it runs. Any thread.
 
     Readers are made when they are needed, and kept from one restore to the next until `close_idle`.
     """
@@ -322,7 +322,7 @@ class ChangelogReaders:
     def __init__(
         self, settings: Settings, *, group: str, source: str, retrier: Retrier, further: Sequence[str] = ()
     ) -> None:
-        """As of `KafkaChangelog`."""
+        """Arguments as of `KafkaChangelog`."""
         self._new: Callable[[], KafkaChangelog] = lambda: KafkaChangelog(
             settings, group=group, source=source, retrier=retrier, further=further
         )
@@ -331,7 +331,7 @@ class ChangelogReaders:
 
     @contextmanager
     def reader(self, wanted: Callable[[], bool]) -> Iterator[KafkaChangelog]:
-        """A reader for the length of a block, of which reads end when it is no longer `wanted`."""
+        """A reader for the length of a block; its reads end when it is no longer `wanted`."""
         with self._lock:
             reader = self._idle.pop() if self._idle else None
         if reader is None:
@@ -344,7 +344,7 @@ class ChangelogReaders:
                 self._idle.append(reader)
 
     def close_idle(self) -> None:
-        """Close the readers that nobody uses."""
+        """Close the readers that are not in use."""
         with self._lock:
             idle, self._idle = self._idle, []
         for reader in idle:
@@ -370,7 +370,7 @@ def _committed(position: TopicPartition) -> Committed | None:
 
 
 def _may_pass(error: BaseException) -> bool:
-    """Whether waiting may help: the broker is not there, or a transaction is pending."""
+    """Whether waiting may help: the broker is away, or a transaction is pending."""
     if not isinstance(error, KafkaException):
         return False
     inner: KafkaError = error.args[0]

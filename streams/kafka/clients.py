@@ -1,7 +1,7 @@
 """Kafka clients, made in one place: connection, options of the user, log, and secrets that stay in force.
 
-Every client of the product is made here. Options that a user sets (`KAFKA_CONFIG_<OPTION>`) go before those that the
-product sets; those that a guarantee depends on cannot be set (`streams.kafka_options`).
+Every client of the product is made here. Options that a user sets (`KAFKA_CONFIG_<OPTION>`) override those of the
+product; options that a guarantee depends on cannot be set (`streams.kafka_options`).
 """
 
 import logging
@@ -23,7 +23,7 @@ from streams.settings import Settings
 T = TypeVar("T")
 
 _QUEUE_KBYTES_DEFAULT: Final = 65_536
-"""librdkafka's, of `queued.max.messages.kbytes`."""
+"""librdkafka's default of `queued.max.messages.kbytes`."""
 librdkafka_log: Final = logging.getLogger("librdkafka")
 """Log of every client. With no logging configured, its lines go nowhere rather than to stderr."""
 librdkafka_log.addHandler(logging.NullHandler())
@@ -38,19 +38,19 @@ _NO_SIGNER: Final = (
 
 
 class Consumer(confluent_kafka.Consumer):
-    """confluent-kafka's, and weak references to it are possible."""
+    """confluent-kafka's consumer, with support for weak references."""
 
     __slots__ = ("__weakref__",)
 
 
 class Producer(confluent_kafka.Producer):
-    """confluent-kafka's, and weak references to it are possible."""
+    """confluent-kafka's producer, with support for weak references."""
 
     __slots__ = ("__weakref__",)
 
 
 def consumer(settings: Settings, config: Mapping[str, Any]) -> Consumer:
-    """A consumer of the cluster in `settings`, with what `config` says of anything but its connection.
+    """A consumer of the cluster in `settings`; `config` has all options apart from the connection.
 
     Unless `config` says less, it fetches at most `queue_kbytes_max` ahead.
 
@@ -63,7 +63,7 @@ def consumer(settings: Settings, config: Mapping[str, Any]) -> Consumer:
 
 
 def queue_kbytes_max(settings: Settings) -> int:
-    """Bytes that one client may fetch or send ahead, in kB: 1/32 of the memory setting, at most librdkafka's default.
+    """Bound in kB on what one client fetches or sends ahead: 1/32 of the memory setting, at most librdkafka's default.
 
     Consumers that run side by side share it. Without a bound each takes up to 64 MB, whatever the memory setting is.
     """
@@ -98,7 +98,7 @@ def _made(settings: Settings, config: Mapping[str, Any], scope: Scope, make: Cal
 
 
 def unusable(settings: Settings, error: KafkaException) -> str:
-    """Why no client can be made with these settings, with the variable that is wrong."""
+    """Why no client can be made with these settings, with the wrong variable."""
     inner = error.args[0]
     text = masked(inner.str() if isinstance(inner, KafkaError) else str(inner))
     if "No provider for SASL mechanism GSSAPI" in text:
@@ -145,6 +145,6 @@ def _msk_signer() -> Any:
 
 
 def _msk_token(signer: Any, region: str, _: str) -> tuple[str, float]:
-    """A signed request to the cluster, as its token, and when that ends, in seconds since 1970."""
+    """A signed request to the cluster as a token, and when it expires, in seconds since 1970."""
     token, expiry_ms = signer.generate_auth_token(region)
     return token, expiry_ms / 1000

@@ -1,4 +1,4 @@
-"""A group's committed offsets, with the true cause where they cannot be had."""
+"""A group's committed offsets, with the true cause where they cannot be read."""
 
 from collections.abc import Sequence
 
@@ -6,10 +6,10 @@ from confluent_kafka import Consumer, KafkaException, TopicPartition
 
 
 def committed(consumer: Consumer, wanted: Sequence[TopicPartition], timeout_s: float) -> list[TopicPartition]:
-    """As `Consumer.committed`, of a consumer that is assigned nothing.
+    """As `Consumer.committed`, for a consumer without an assignment.
 
-    Where the group's coordinator refuses (a missing right), the client goes on asking until the time is over, and says
-    the reason only to who polls: that reason is raised in place of the time-out.
+    If the group's coordinator refuses (a missing right), the client repeats the request until the timeout and reports
+    the reason only to `poll`: that reason is raised in place of the timeout.
 
     Raises:
         KafkaException: no answer, or the broker refuses.

@@ -22,7 +22,7 @@ READ_TIMEOUT_S: Final = 10.0
 _RECORDS_MAX: Final = 1_000
 _WAIT_S: Final = 0.05
 _HELD_S: Final = 0.25
-"""Whoever wants to read waits no longer than this for who waits for records."""
+"""A caller of `refresh` waits at most this long for a caller of `wait`."""
 _EOF: Final = KafkaError._PARTITION_EOF  # noqa: SLF001 - public constants of librdkafka
 _ABSENT: Final = frozenset({
     KafkaError._UNKNOWN_TOPIC, KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_PARTITION,  # noqa: SLF001
@@ -31,10 +31,13 @@ _LEADERLESS: Final = frozenset({KafkaError.NOT_LEADER_FOR_PARTITION, KafkaError.
 
 
 class ControlTopic:
-    """The records of one control topic. It joins no group. Any thread. A topic that does not exist has no records."""
+    """Reads the records of one control topic. It joins no group. Any thread. A missing topic has no records."""
 
     def __init__(self, settings: Settings, topic: str, *, group: str, what: str) -> None:
-        """Connects when it is first read. `group`: the client wants one; `what` follows while it cannot be read."""
+        """Connects at the first read.
+
+        `group`: required by the client; `what` says what follows while it cannot be read.
+        """
         self._settings, self._topic, self._what = settings, topic, what
         self._config: dict[str, Any] = {
             "client.id": group,
@@ -59,7 +62,7 @@ class ControlTopic:
         self._position = 0
         """Up to where the log was read."""
         self._is_told = False
-        """Whether it was said that the topic cannot be read."""
+        """Whether it was logged that the topic cannot be read."""
 
     def refresh(self, timeout_s: float = READ_TIMEOUT_S) -> None:
         """Read what is in the topic now.
@@ -82,7 +85,7 @@ class ControlTopic:
 
     @contextmanager
     def _first_in_line(self) -> Iterator[None]:
-        """Who waits for records lets those go first that want to know what there is."""
+        """Callers of `wait` let callers of `refresh` go first."""
         with self._counting:
             self._readers += 1
         try:
@@ -92,7 +95,7 @@ class ControlTopic:
                 self._readers -= 1
 
     def wait(self, timeout_s: float) -> None:
-        """Wait for a further record, at most so long, and take what is there.
+        """Wait for a further record, at most this long, and read what is there.
 
         Raises:
             StreamsError: the client refuses.
@@ -110,17 +113,17 @@ class ControlTopic:
                     return
 
     def log(self) -> list[tuple[bytes | None, bytes | None, int]]:
-        """Key, value and timestamp in ms of every record, as far as the topic was read."""
+        """Key, value and timestamp in ms of every record that was read."""
         with self._lock:
             return list(self._log)
 
     def close(self) -> None:
-        """Let go of the connection."""
+        """Close the connection."""
         with self._lock:
             self._close()
 
     def _end(self, timeout_s: float) -> int | None:
-        """The offset after the last record; 0 of a topic that does not exist, None while it has no leader."""
+        """The offset after the last record; 0 for a missing topic, None while it has no leader."""
         try:
             # Of all topics: asking by name creates a missing one where the broker auto-creates topics.
             self._is_there = self._is_there or self._topic in self._admin().list_topics(timeout=timeout_s).topics
@@ -149,7 +152,7 @@ class ControlTopic:
         return self._asking
 
     def _asked(self) -> Consumer:
-        """The client that reads, from the beginning or from where it was."""
+        """The consumer that reads, from the beginning or from where it was."""
         if self._consumer is not None and self._brokers.is_stranded:
             self._close()
         if self._consumer is None:
@@ -160,7 +163,7 @@ class ControlTopic:
         return self._consumer
 
     def _take(self, timeout_s: float) -> bool:
-        """Whether records have come."""
+        """Read records; returns whether there were any."""
         has_come = False
         try:
             first = self._asked().consume(1, timeout_s)

@@ -1,6 +1,6 @@
-"""Passwords of living Kafka clients, replaced when the file that holds them changes.
+"""Replaces the passwords of running Kafka clients when the file with the password changes.
 
-librdkafka takes new SASL credentials for a living client and uses them with its next connection, or when the broker
+librdkafka accepts new SASL credentials for a running client and uses them for its next connection, or when the broker
 asks it to authenticate again (`connections.max.reauth.ms`). Certificates, keys and the secret of an OIDC client are
 read when a client is made, and not again: that such a file has changed is said in the log, and the process has to be
 restarted.
@@ -19,7 +19,7 @@ from streams.settings import Settings
 log = structlog.get_logger(__name__)
 
 LOOK_S: Final = 5.0
-"""Between two looks at the files."""
+"""Interval between two checks of the files."""
 FILES: Final = (
     "KAFKA_SSL_CA_LOCATION",
     "KAFKA_SSL_CERTIFICATE_LOCATION",
@@ -42,12 +42,12 @@ class CredentialsWatch:
         self._fixed = {name: _digest(path) for name, path in self._fixed_files().items()}
 
     def add(self, client: Any) -> None:
-        """Keep the password of a client in force for as long as the client lives."""
+        """Update the password of a client for as long as the client exists."""
         with self._lock:
             self._clients.add(client)
 
     def look(self) -> None:
-        """Read the files once; give a changed password to all clients, name other files that have changed."""
+        """Read the files once; give a changed password to all clients, log other files that have changed."""
         password = self._settings.secret("KAFKA_SASL_PASSWORD")
         with self._lock:
             clients = list(self._clients)
@@ -77,7 +77,7 @@ class CredentialsWatch:
 
 
 class _Watches:
-    """One watch for each `Settings` in use, and the thread that has them look."""
+    """One watch per `Settings` in use, and the thread that runs their checks."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -111,7 +111,7 @@ _WATCHES: Final = _Watches()
 
 
 def keep_in_force(settings: Settings, client: Any) -> None:
-    """Give the client the password in force whenever the file that holds it changes."""
+    """Update the client's password whenever the file with it changes."""
     _WATCHES.of(settings).add(client)
 
 
@@ -124,7 +124,7 @@ def _give(client: Any, user: str, password: str) -> bool:
 
 
 def _digest(path: Path) -> bytes | None:
-    """Of the content; None while it cannot be read."""
+    """Digest of the content; None while the file cannot be read."""
     try:
         with path.open("rb") as file:
             return hashlib.sha256(file.read(_FILE_BYTES_MAX)).digest()

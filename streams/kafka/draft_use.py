@@ -1,4 +1,4 @@
-"""Whether a registered draft is in use, by the records of every topic that may hold some of its subject."""
+"""Whether a registered draft is in use, according to the records of every topic that may hold its subject."""
 
 from collections.abc import Sequence
 
@@ -11,7 +11,7 @@ from streams.settings import Settings
 
 
 def use_of_draft(settings: Settings, draft: Draft, pipelines: Sequence[Pipeline]) -> Use:
-    """What the newest records of the topics say of a draft's id; a broker that does not answer is one of the `gaps`."""
+    """What the newest records of the topics say about a draft's id; without a broker that is one of the `gaps`."""
     declared = [topic.name for each in pipelines for topic in each.topics() if topic.subject == draft.subject]
     try:
         partitions = partition_counts_with_leaderless(wait_for_broker(settings))

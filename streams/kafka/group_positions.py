@@ -1,4 +1,4 @@
-"""What a group has committed and where its source ends, asked again and again. It never joins the group."""
+"""Polls what a group has committed and where its source ends. It never joins the group."""
 
 from collections.abc import Iterable, Sequence
 from typing import Any, Final
@@ -21,7 +21,7 @@ _NOT_THERE: Final = frozenset({
 
 
 class GroupPositions:
-    """One thread; connects when it is first asked, and again after a question without an answer."""
+    """One thread; connects at the first question, and again after one without an answer."""
 
     def __init__(self, settings: Settings, *, group: str, topics: Sequence[str]) -> None:
         """`topics`: what the group reads, its source first."""
@@ -37,7 +37,7 @@ class GroupPositions:
         self._admin: AdminClient | None = None
 
     def committed(self, partitions: Iterable[int]) -> dict[int, Committed]:
-        """By partition of the source what is committed, without those of which nothing is.
+        """Committed offsets by partition of the source; partitions without one are left out.
 
         Raises:
             StreamsError: no answer.
@@ -58,7 +58,7 @@ class GroupPositions:
         }
 
     def ends(self, lanes: Iterable[int]) -> dict[int, int]:
-        """By lane the offset after its last record, open transactions included; without those not answered for.
+        """By lane, the offset after its last record, open transactions included; lanes without an answer are left out.
 
         Some may not be there yet.
 
@@ -90,7 +90,7 @@ class GroupPositions:
         return found
 
     def close(self) -> None:
-        """Let go of the connections."""
+        """Close the connections."""
         if self._consumer is not None:
             self._consumer.close()
         self._consumer = self._admin = None

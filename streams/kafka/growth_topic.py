@@ -1,4 +1,4 @@
-"""Reads the growth topic of a flow: which growths there were, and how far the newest one is."""
+"""Reads the growth topic of a flow: all its growths, and the progress of the newest."""
 
 from streams.errors import StreamsError
 from streams.growth.record import GrowthLogError, GrowthRecord, newest_records
@@ -8,14 +8,14 @@ from streams.settings import Settings
 
 
 class GrowthTopic(ControlTopic):
-    """The records of one growth topic. Any thread. One that does not exist says that the flow was never grown."""
+    """Reads one growth topic. Any thread. If the topic does not exist, the flow was never grown."""
 
     def __init__(self, settings: Settings, topic: str) -> None:
         """Connects when it is first read."""
         super().__init__(settings, topic, group=GROWTH_GROUP, what="this flow is not grown")
 
     def read(self, timeout_s: float = READ_TIMEOUT_S) -> list[GrowthRecord]:
-        """The growths that are in the topic now, by epoch; `records` are these from then on.
+        """Read the topic, and return its growths by epoch; `records` returns the same until the next call.
 
         Raises:
             StreamsError: no answer; or the topic holds something else.
@@ -25,7 +25,7 @@ class GrowthTopic(ControlTopic):
         return self.records()
 
     def records(self) -> list[GrowthRecord]:
-        """The growths by epoch, as far as the topic was read.
+        """The growths by epoch, as of the last read.
 
         Raises:
             StreamsError: the topic holds something else.

@@ -1,4 +1,4 @@
-"""Reads the headers of messages. Nothing else may: a name that is not UTF-8 ends the process otherwise.
+"""Reads the headers of messages; use only this: a name that is not UTF-8 ends the process otherwise.
 
 A header's name is bytes for the broker and text for the client. When a name is not UTF-8, `Message.headers()` raises,
 and what it returns when it is called again holds a pair without a name: reading that name ends the process. So call
@@ -14,14 +14,14 @@ from confluent_kafka import Message
 from streams.batch.columns import Headers
 
 _NOT_TEXT: Final = (SystemError, UnicodeDecodeError)
-"""What the client raises for a name that is not UTF-8: as a rule the first one, caused by the second."""
+"""The client's error for a name that is not UTF-8: usually the first one, caused by the second."""
 _PAIR: Final = 2
 
 
 def read_headers(messages: Sequence[Message]) -> tuple[list[Headers | None], Mapping[int, int] | None]:
-    """Headers of each message, None where there are none; and of the rows that lack some of theirs, how many.
+    """Headers of each message, None where there are none; and by row the number of headers that could not be read.
 
-    The second result is None as a rule: then every header of every message has been read.
+    The second result is usually None: every header of every message was read.
     """
     try:
         # `map` over an unbound method: a third less than a comprehension, and this runs for every record.
@@ -32,7 +32,7 @@ def read_headers(messages: Sequence[Message]) -> tuple[list[Headers | None], Map
 
 
 def headers_of(message: Message) -> Headers:
-    """Headers of one message that can be read; none when there are none."""
+    """The readable headers of one message; empty when there are none."""
     return _readable(message)[0] or []
 
 
@@ -52,7 +52,7 @@ def _readable(message: Message) -> tuple[Headers | None, int]:
     pairs = _pairs(message)
     if not pairs:
         return None, 0
-    # What refers to a pair's parts is asked, not the pair: a part that is missing must not be touched.
+    # Check the references to a pair's parts, not the pair: a missing part must not be touched.
     readable: list[Any] = [pair for pair in pairs if len(gc.get_referents(pair)) == _PAIR]
     if len(readable) < len(pairs):
         message.set_headers(readable)
@@ -60,7 +60,7 @@ def _readable(message: Message) -> tuple[Headers | None, int]:
 
 
 def _pairs(message: Message) -> list[Any] | None:
-    """What the client makes of a message's headers: after an error it has them all, some of them without a name."""
+    """The headers of a message as the client returns them: after an error all of them, some without a name."""
     each: Any = type(message).headers
     try:
         # By `map`, which looks for an error after each call: the interpreter's own call may not, and then raises later.

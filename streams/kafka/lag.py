@@ -1,4 +1,4 @@
-"""Asks the broker what a group has still to read, by a client of its own: other calls do not delay the answer."""
+"""Asks the broker for a group's lag with a client of its own, so that other calls do not delay the answer."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
@@ -29,7 +29,7 @@ class LagProbe:
         }
 
     def lags(self, known: Mapping[int, tuple[int, int]]) -> dict[int, int]:
-        """Records that are there and not committed, by partition, without those that have none.
+        """Records that are in the log and not committed, by partition; partitions without any are left out.
 
         `known`: by partition, the offset up to which its consumer has nothing left to take (after the last record
         there may be transaction markers, which nobody ever commits) and the offset after the last record it took.
@@ -59,7 +59,7 @@ class LagProbe:
 
 
 def lag_of(position: int, *, end: int, up_to: int, taken: int) -> int:
-    """Records between a committed position and the end of the log that are not known to be mere markers."""
+    """Records between a committed position and the end of the log, apart from known transaction markers."""
     if position < taken:
-        return end - position  # taken and not committed: the worker has it in its hands
+        return end - position  # taken and not committed: the worker is processing it
     return 0 if up_to >= end else end - position

@@ -1,4 +1,4 @@
-"""Reads single places of logs: the first record at or after an offset, or the newest few. Never joins a group."""
+"""Reads small ranges of logs: the first record at or after an offset, or the newest few. Never joins a group."""
 
 import time
 from collections.abc import Mapping, Sequence
@@ -19,7 +19,7 @@ _CONSUME: Final = 2_000
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """Where to read: from `first`, at most `records_max` records, none at or after `end`."""
+    """What to read: from `first`, at most `records_max` records, none at or after `end`."""
 
     topic: str
     partition: int
@@ -30,7 +30,7 @@ class Span:
 
 @dataclass(frozen=True, slots=True)
 class Read:
-    """What was found in a span. `complete`: nothing else is in it; else the time was up, or there are more."""
+    """Records found in a span. `complete`: there are no others in it; else the time was up, or there are more."""
 
     records: list[Message]
     complete: bool
@@ -49,7 +49,7 @@ class LogReader:
             "enable.partition.eof": True,
             "auto.offset.reset": "earliest",
             "queued.min.messages": 1,
-            "fetch.queue.backoff.ms": 10,  # the default of a second is waited after each batch of a partition
+            "fetch.queue.backoff.ms": 10,  # with the default, a second passes after each batch of a partition
             "queued.max.messages.kbytes": 8_192,
             "fetch.message.max.bytes": 65_536,
             "fetch.wait.max.ms": 20,
@@ -64,7 +64,7 @@ class LogReader:
         self.close()
 
     def close(self) -> None:
-        """Leave."""
+        """Close the consumer."""
         self._consumer.close()
 
     def read(self, spans: Sequence[Span], *, timeout_s: float = READ_TIMEOUT_S) -> Mapping[Span, Read]:
@@ -93,7 +93,7 @@ class LogReader:
             self._consumer.unassign()
         except KafkaException as error:
             raise StreamsError(f"reading records: {described(error)}") from None
-        if not is_answered:  # not even an end was told: such a client may never get any answer again (`broker_watch`)
+        if not is_answered:  # not even an end was reported: the client may never get an answer again (`broker_watch`)
             self._consumer.close()
             self._consumer = clients.consumer(self._settings, self._config)
         return {span: Read(found[span], span in complete) for span in spans}
@@ -105,7 +105,7 @@ class LogReader:
         found: dict[Span, list[Message]],
         complete: set[Span],
     ) -> list[tuple[str, int]]:
-        """Sort messages into their spans; returns those that are finished with."""
+        """Sort messages into their spans; returns the spans that are complete."""
         closed: list[tuple[str, int]] = []
         for message in messages:
             key: Any = (message.topic(), message.partition())

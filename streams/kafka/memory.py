@@ -53,49 +53,49 @@ class MemoryKafka:
     def __init__(self, partitions: int) -> None:
         self.partitions = partitions
         self.counts: dict[str, int] = {}
-        """Partitions of topics that have another number of them than `partitions`."""
+        """Partition counts of topics that differ from `partitions`."""
         self.logs: dict[tuple[str, int], list[Entry]] = {}
         self.group: dict[int, Committed] = {}
         self.owners: dict[int, str] = {}
         self.members: set[str] = set()
-        """Of the group: between them `wanted` divides the partitions."""
+        """Members of the group: `wanted` divides the partitions among them."""
         self.generation = 0
-        """Of the group: a member that has not heard of the newest one commits nothing."""
+        """Generation of the group: a member with an older one cannot commit."""
         self.open: dict[str, Transaction] = {}
         self.checkpoints: dict[str, Checkpoint] = {}
-        """The last one of each writer, by its name."""
+        """The last checkpoint of each writer, by its name."""
         self.begin_offset: dict[tuple[str, int], int] = {}
         self.leader_epoch = 0
-        """Of all partitions: what is appended now belongs to it."""
+        """Leader epoch of all partitions: records appended from now on belong to it."""
         self._producer_epochs: dict[str, int] = {}
 
     # --- the group --------------------------------------------------------------------------------------------------
 
     def give(self, partition: int, owner: str) -> None:
-        """Rebalance: the group gives a partition to a member. It does not look at who else may still have it."""
+        """Rebalance: give a partition to a member, without checking who else may still have it."""
         self.owners[partition] = owner
         self.generation += 1
 
     def take_back(self, partition: int) -> None:
-        """A member has released a partition, which is nobody's now."""
+        """A member has released a partition, which belongs to nobody now."""
         self.owners.pop(partition, None)
         self.generation += 1
 
     def wanted(self, member: str) -> frozenset[int]:
-        """Partitions that a member is to have: evenly many for each of those that have joined."""
+        """Partitions for a member: an even share for each member that has joined."""
         if member not in self.members:
             return frozenset()
         place = sorted(self.members).index(member)
         return frozenset(range(place, self.partitions, len(self.members)))
 
     def membership_of(self, member: str) -> tuple[str, int]:
-        """What a member knows of its place in the group when it polls now."""
+        """The membership that a member gets when it polls now."""
         return member, self.generation
 
     # --- producers --------------------------------------------------------------------------------------------------
 
     def new_producer(self, name: str) -> int:
-        """The epoch of a new producer; what the one before left open is aborted, and it may write no more."""
+        """The epoch of a new producer; aborts the open transaction of the one before, and fences it."""
         left = self.open.get(name)
         if left is not None:
             self.end(left, "aborted")
@@ -121,7 +121,7 @@ class MemoryKafka:
         self.open.pop(transaction.producer, None)
 
     def time_out_transactions(self, partitions: Sequence[int]) -> None:
-        """What waiting for an open transaction of a dead or slow producer comes to: the broker aborts it."""
+        """The broker aborts open transactions, as after the timeout of a dead or slow producer."""
         for transaction in list(self.open.values()):
             if transaction.offsets.keys() & set(partitions) or any(p in partitions for _, p in transaction.touched):
                 self.end(transaction, "aborted")
@@ -150,7 +150,7 @@ class MemoryKafka:
         return len(log) - 1
 
     def truncate(self, topic: str, partition: int, end: int) -> None:
-        """Lose what is at `end` and after it, as when a replica that lacks the newest records becomes the leader."""
+        """Lose the records from `end` on, as when a replica that lacks the newest ones becomes the leader."""
         del self.log(topic, partition)[end:]
         self.leader_epoch += 1
 
@@ -184,7 +184,7 @@ class MemoryChangelog:
         return {partition: self._kafka.group.get(partition) for partition in partitions}
 
     def bounds(self, topic: str, partition: int, *, stable: bool = False) -> tuple[int, int]:  # noqa: ARG002 - as the protocol
-        """Memory is read without waiting: where a transaction is open makes no difference."""
+        """First and end offset; open transactions make no difference, since reading memory never waits."""
         return self._kafka.begin_offset.get((topic, partition), 0), len(self._kafka.log(topic, partition))
 
     def has_diverged(self, topic: str, partition: int, offset: int, leader_epoch: int) -> bool:

@@ -1,4 +1,4 @@
-"""Records from a consumer and to a producer without a call for each: by the native library, with the same librdkafka.
+"""Consumes and produces without a Python call per record: by the native library, with the same librdkafka.
 
 confluent-kafka keeps configuration, rebalances, seeks, transactions and commits. The library gets a client's handle by
 the documented plugin interceptor; it must be the one that the client object holds, or Python takes or gives the records
@@ -28,43 +28,43 @@ log = structlog.get_logger(__name__)
 Client = TypeVar("Client", Consumer, Producer)
 
 _VERSION_MIN: Final = (2, 10)
-"""Of librdkafka: with cooperative rebalances over forwarded queues."""
+"""Oldest librdkafka, with cooperative rebalances over forwarded queues."""
 _PLUGIN: Final = "plugin.library.paths"
 
 
 class NativeRecords(Protocol):
-    """Records as they came, one row each, and what is no record."""
+    """Records as they came, one row each, and notices that are not records."""
 
     partition: Int64
     offset: Int64
     timestamp_ms: Int64
     timestamp_kind: NDArray[Any]
-    """As confluent-kafka numbers them."""
+    """Kinds as numbered by confluent-kafka."""
     leader_epoch: NDArray[Any]
     """-1: not known."""
     key: ByteRefs
     value: ByteRefs
     headers: Sequence[tuple[int, Headers, int]]
-    """By row: the headers that can be read, and how many cannot; only rows that have headers."""
+    """By row, the readable headers and the number of unreadable ones; only rows that have headers."""
     notices: Sequence[tuple[int, int, int, str]]
-    """Partition, offset, error code and words."""
+    """Partition, offset, error code and text."""
 
 
 class NativeReader(Protocol):
-    """A queue of our own; to be closed before its consumer, whose `close` would wait for it."""
+    """Reads from a queue of its own. Close it before its consumer, whose `close` would wait for it."""
 
     def attach(self, topic: str, partition: int) -> None:
-        """Have the records of a partition come here."""
+        """Forward the records of a partition to this queue."""
 
     def poll(self, max: int, timeout_ms: int) -> NativeRecords | None:  # noqa: A002 - the library's name
         """Up to `max` records that come within `timeout_ms`, in order of arrival."""
 
     def close(self) -> None:
-        """Let the queue go."""
+        """Release the queue."""
 
 
 class NativeProducer(Protocol):
-    """Gives records to a producer, which it keeps alive: let it go together with the producer."""
+    """Produces records with a producer, which it keeps alive: release both together."""
 
     def produce(
         self,
@@ -76,9 +76,9 @@ class NativeProducer(Protocol):
         headers: list[Headers | None] | None,
         start: int,
     ) -> tuple[int, int]:
-        """Produce the records from row `start` on: how many were taken, and the error code of the next one (0: none).
+        """Produce the records from row `start` on; returns how many were accepted, and the next one's error code or 0.
 
-        `partition` -1: by the key. What was taken has no delivery report.
+        `partition` -1: by the key. Accepted records have no delivery report.
 
         Raises:
             ValueError: the columns differ in length, or hold something else.
@@ -87,7 +87,7 @@ class NativeProducer(Protocol):
 
 
 class NativeClients:
-    """Makes consumers with a native reader, and what produces natively with a producer."""
+    """Makes consumers and producers together with their native readers and producers."""
 
     def __init__(self, native: Native) -> None:
         """Find librdkafka.
@@ -109,12 +109,12 @@ class NativeClients:
         library.load_client(confluent_kafka.cimpl.__file__)
 
     def consumer(self, settings: Settings, config: Mapping[str, Any]) -> tuple[Consumer, NativeReader | None]:
-        """As `clients.consumer`, and its reader; None, and said so, where the two ways to its handle do not agree."""
+        """As `clients.consumer`, with its reader; None, and logged, where the two ways to its handle disagree."""
         made, handle = self._made(clients.consumer, settings, config)
         return made, None if handle is None else cast("NativeReader", self._library.Reader(handle))
 
     def producer(self, settings: Settings, config: Mapping[str, Any]) -> tuple[Producer, NativeProducer | None]:
-        """As `clients.producer`, and what gives it records; None, and said so, as with `consumer`."""
+        """As `clients.producer`, with its native producer; None, and logged, as for `consumer`."""
         made, handle = self._made(clients.producer, settings, config)
         return made, None if handle is None else cast("NativeProducer", self._library.Producer(handle, made))
 
@@ -133,7 +133,8 @@ class NativeClients:
 
 @functools.cache
 def native_clients(mode: Mode) -> NativeClients | None:
-    """What takes and gives records natively; None where Python does: `mode` is `off`, or it is not possible here.
+    """The native clients according to the setting; None: Python moves the records, because `mode` is `off`
+    or because it is not possible here.
 
     Raises:
         UsageError: the mode is `on`, and it is not possible.
@@ -152,5 +153,5 @@ def native_clients(mode: Mode) -> NativeClients | None:
 
 
 def _handle_within(client: Consumer | Producer) -> int:
-    """The handle in the object itself: confluent-kafka has it right after what every Python object begins with."""
+    """The handle inside of the object: confluent-kafka has it right after Python's object header."""
     return ctypes.c_void_p.from_address(id(client) + object.__basicsize__).value or 0

@@ -1,7 +1,7 @@
-"""Takes rounds of offsets by the admin client. For a process of its own only: `streams.kafka.offsets_process`.
+"""Reads rounds of offsets with the admin client. Only for a process of its own: `streams.kafka.offsets_process`.
 
-The client aborts its whole process when a request to a group's coordinator is cut off or times out
-(librdkafka#4605, a use after free), which is what a broker's restart does to whoever asks for 50 groups' offsets.
+The client aborts its whole process when a request to a group's coordinator is cut off or times out (librdkafka#4605, a
+use after free). A restart of a broker does that while the offsets of 50 groups are being read.
 """
 
 import time
@@ -27,9 +27,9 @@ from streams.kafka.round import FOREIGN, Group, Member, Round
 from streams.names import INGEST_PREFIX
 
 ROUND_TIMEOUT_S: Final = 10.0
-"""Of all requests of a round together; longer than a broker needs that is merely busy."""
+"""Time limit of all requests of a round; longer than a merely busy broker needs."""
 LIST_TIMEOUT_S: Final = 5.0
-"""The first request of a round: a broker that does not answer it in time is away."""
+"""Time limit of the first request of a round: a broker that takes longer is considered away."""
 _UNKNOWN: Final = -1
 _LATEST: Final = OffsetSpec.latest()
 _EARLIEST: Final = OffsetSpec.earliest()
@@ -37,7 +37,7 @@ _NEWEST: Final = OffsetSpec.max_timestamp()
 
 
 class OffsetRounds:
-    """Rounds of one cluster. One thread."""
+    """Rounds of offsets of one cluster. One thread."""
 
     def __init__(self, client: AdminClient) -> None:
         self._client = client
@@ -47,9 +47,10 @@ class OffsetRounds:
     def take(self, only: Iterable[str] | None = None, *, newest: bool = False) -> Round:
         """Offsets of all partitions and of all groups (or of `only` these), in one round of requests.
 
-        `newest`: with the newest record's timestamp of each partition, which the broker has to look for in the log.
+        `newest`: with the newest record's timestamp of each partition, which the broker has to search for in the log.
 
-        Positions are asked for before the ends of the logs, so that no position is ahead of its end by mere delay.
+        Positions are asked for before the ends of the logs, so that no position is ahead of its end merely because it
+        was read later.
 
         Raises:
             StreamsError: no answer to what concerns the whole cluster.
@@ -90,7 +91,7 @@ class OffsetRounds:
 
     @property
     def _left_s(self) -> float:
-        """What is left of the time of this round."""
+        """Time left in this round."""
         return max(0.0, self._ends_s - time.monotonic())
 
     def _group_names(self) -> set[str]:
@@ -110,7 +111,7 @@ class OffsetRounds:
             try:
                 told: Any = future.result(self._left_s)
             except (KafkaException, TimeoutError):
-                continue  # nobody knows its members in this round; its positions are asked for all the same
+                continue  # its members are not known in this round; its positions are read all the same
             members = tuple(
                 Member(
                     one.member_id,
@@ -180,7 +181,7 @@ class OffsetRounds:
     def _asked(
         self, spec: Any, base: Mapping[str, tuple[int, int]], isolation: Any, *, only: Collection[int] | None = None
     ) -> Iterator[tuple[int, Any]]:
-        """Number of each partition (or of `only` these) that has a leader now, and what it told."""
+        """The answers by partition number, of all partitions (or of `only` these) that have a leader now."""
         wanted = {
             TopicPartition(name, partition): spec
             for name, size in self._topics

@@ -1,8 +1,8 @@
 """The process that takes rounds of offsets: a request a line on standard input, an answer on standard output.
 
 Its client may abort the process at any moment (`streams.kafka.offsets`); `streams.kafka.offsets_process` starts
-another. It ends when its standard input does, so it never outlives who asked, and with the first round that fails: the
-next one has a client that knows nothing of the connections that broke.
+another. It ends when its standard input ends, so it never outlives its parent, and after the first round that fails:
+the next process starts with fresh connections.
 """
 
 import json
@@ -26,7 +26,7 @@ FAILED: Final = 1
 
 def main() -> None:
     """Answer until standard input ends."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for whoever asked
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent process
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     rounds: OffsetRounds | None = None
     for line in sys.stdin.buffer:
@@ -41,7 +41,7 @@ def main() -> None:
         sys.stdout.buffer.write(answer)
         sys.stdout.buffer.flush()
         if kind == FAILED:
-            os._exit(0)  # a client that was cut off may not answer for a minute, nor let itself be closed
+            os._exit(0)  # a client that was cut off may not answer, nor close, for a minute
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Takes rounds of offsets in a child process: the client that takes them may abort its process (ADR 40)."""
+"""Reads rounds of offsets in a child process: the client that reads them may abort its process (ADR 40)."""
 
 import json
 import os
@@ -19,23 +19,23 @@ from streams.settings import Settings, without_connections
 log = structlog.get_logger(__name__)
 
 ANSWER_TIMEOUT_S: Final = 30.0
-"""A round that takes longer than its requests may: the process hangs, and is replaced."""
+"""A round that takes longer than its own time limits: the process hangs, and is replaced."""
 _STOP_TIMEOUT_S: Final = 5.0
 _CHUNK: Final = 1 << 20
 
 
 class RoundFailed(StreamsError):
-    """There is no round this time; the next may succeed."""
+    """There is no round this time; the next one may succeed."""
 
 
 class OffsetProbe:
-    """Takes rounds. One thread; `close` when done."""
+    """Reads rounds of offsets. One thread; `close` when done."""
 
     def __init__(self, settings: Settings) -> None:
         self._environment = {**without_connections(os.environ), **settings.connection_environment()}
         self._process: subprocess.Popen[bytes] | None = None
         self.deaths = 0
-        """Processes that ended by themselves."""
+        """Number of processes that ended by themselves."""
 
     def __enter__(self) -> Self:
         return self
@@ -97,7 +97,7 @@ class OffsetProbe:
                 try:
                     pipe.close()
                 except OSError:
-                    continue  # what was still to be written has no reader
+                    continue  # the rest of the request has no reader
         try:
             return process.wait(_STOP_TIMEOUT_S)
         except subprocess.TimeoutExpired:

@@ -10,8 +10,8 @@ _TRUNCATED: Final = KafkaError(KafkaError._LOG_TRUNCATION).str()  # noqa: SLF001
 
 
 def is_truncation(error: KafkaError) -> bool:
-    """Whether records were read that the log no longer has, or has others in place of (KIP-320).
+    """Whether the log has lost, or replaced, records that were read (KIP-320).
 
-    The client reports that as a reset of the offset, with this cause in its words only.
+    The client reports that as a reset of the offset, and names this cause only in its text.
     """
     return error.code() in OUT_OF_RANGE and _TRUNCATED in error.str()

@@ -1,4 +1,4 @@
-"""Where a flow's topics are: the cluster's id, and the id that Kafka gave each topic at its creation (KIP-516)."""
+"""Identity of a flow's topics: the cluster's id, and the id that Kafka gave each topic at its creation (KIP-516)."""
 
 import threading
 
@@ -12,10 +12,10 @@ from streams.state.identity import Places
 
 
 class KafkaPlaces:
-    """Asks the cluster for the places of a flow's topics. Any thread."""
+    """Reads the identity of a flow's topics from the cluster. Any thread."""
 
     def __init__(self, settings: Settings, flow: Pipeline) -> None:
-        """Of the topics of `flow`. Its state is divided as its journal is."""
+        """For the topics of `flow`. The journal has as many partitions as the flow's state."""
         self._settings = settings
         self._topics = [topic.name for topic in flow.topics()]
         self._journal = flow.journal
@@ -23,7 +23,7 @@ class KafkaPlaces:
         self._lock = threading.Lock()
 
     def find(self) -> Places:
-        """The places of all topics.
+        """The identity of all topics.
 
         Raises:
             StreamsError: no answer, or topics are missing.
@@ -43,7 +43,7 @@ class KafkaPlaces:
         return Places(cluster, ids, found[self._journal][1])
 
     def id_of(self, topic: str) -> str | None:
-        """Id of one topic; None when it is not there.
+        """Id of one topic; None when it does not exist.
 
         Raises:
             StreamsError: no answer.
@@ -54,7 +54,7 @@ class KafkaPlaces:
             return topic_id
 
     def _described(self, topics: list[str]) -> dict[str, tuple[str, int]]:
-        """Id and number of partitions of those topics that are there."""
+        """Id and number of partitions of the topics that exist."""
         asked = self._client.describe_topics(TopicCollection(topics), request_timeout=REQUEST_TIMEOUT_S)
         found: dict[str, tuple[str, int]] = {}
         for name, future in asked.items():

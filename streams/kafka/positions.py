@@ -17,9 +17,9 @@ _CYCLE: Final = "streams-cycle:"
 _TEXTS: Final = ("author", "session", "topic_id", "address", "code")
 _NUMBERS: Final = ("epoch", "ready", "cleared", "settled")
 _FIELDS: Final = (*_TEXTS, *_NUMBERS)
-"""Attributes of `Committed` that are written, where they are not None."""
+"""Attributes of `Committed` that are written if they are not None."""
 _SAFE: Final = "/:+ "
-"""Characters of a value that are written as they are, beside letters and digits; a semicolon is not among them."""
+"""Characters of a value that are written as they are, besides letters and digits; not the semicolon."""
 
 
 def metadata_of(position: Committed) -> str:

@@ -1,4 +1,4 @@
-"""One round of the offsets of a cluster: what every log ends at and what every group has committed, at one moment.
+"""One round of a cluster's offsets: the end of every log and the commits of every group, at one moment.
 
 Columns, so that 1,000 partitions and 50 groups are a few arrays; and bytes, so that it can come from another process.
 """
@@ -21,9 +21,9 @@ _ARRAYS: Final = (
 )  # fmt: skip
 ROUND_BYTES_MAX: Final = 1 << 30
 FOREIGN: Final = -1
-"""Cycle of an offset that no commit cycle of a flow has committed."""
+"""Cycle of an offset that was committed by something else than a flow's commit cycle."""
 GROWTH_FIELDS: Final = 4
-"""Numbers of a position that tell how its partition stands in a growth: those of `Standing`, in their order."""
+"""Numbers of a position that say where its partition is in a growth: those of `Standing`, in their order."""
 
 
 def _none() -> Int64:
@@ -42,7 +42,7 @@ class Member:
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """A consumer group. `members` None: the coordinator did not say (then nobody knows who has what)."""
+    """A consumer group. `members` None: the coordinator did not answer, so owners are not known."""
 
     name: str
     state: str
@@ -59,7 +59,7 @@ class Round:
     row for each position: number of the group, of the partition, the offset, a mark that differs (from that of the
     round before) if a commit came in between that carried other metadata, and the cycle that the metadata name;
     `commit_growth` has `GROWTH_FIELDS` numbers for each position, or none at all.
-    `failed`: groups whose positions could not be had in this round; they have no rows.
+    `failed`: groups whose positions could not be read in this round; they have no rows.
     """
 
     cluster: str
@@ -94,7 +94,7 @@ class Round:
         return [(name, partition) for name, count in self.topics for partition in range(count)]
 
     def standings(self, group: str, topic: str) -> dict[int, Standing]:
-        """How partitions of a topic stand in growths, by what a group has committed there."""
+        """State of a topic's partitions in growths, according to a group's committed metadata."""
         number = next((place for place, one in enumerate(self.groups) if one.name == group), -1)
         first, count = self.base.get(topic, 0), dict(self.topics).get(topic, 0)
         if len(self.commit_growth) != GROWTH_FIELDS * len(self.commit_group):
@@ -107,7 +107,7 @@ class Round:
         return {partition: Standing(*numbers) for partition, numbers in zip(places, told, strict=True)}
 
     def to_bytes(self) -> bytes:
-        """For another process."""
+        """Serialize the round, to send it to another process."""
         head = {
             "cluster": self.cluster,
             "time_ms": self.time_ms,
@@ -131,7 +131,7 @@ class Round:
 
     @classmethod
     def from_bytes(cls, raw: bytes) -> Self:
-        """What `to_bytes` made."""
+        """Inverse of `to_bytes`."""
         (length,) = _HEADER.unpack_from(raw)
         place = _HEADER.size + length
         head: dict[str, Any] = json.loads(raw[_HEADER.size : place])

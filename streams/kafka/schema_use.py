@@ -1,4 +1,4 @@
-"""Whether records of topics carry a schema id: looks at the newest ones of each partition. Never joins a group."""
+"""Whether records carry a schema id: reads the newest ones of each partition. Never joins a group."""
 
 import time
 from collections.abc import Mapping
@@ -16,7 +16,7 @@ from streams.schemas.unregistration import Use
 from streams.settings import Settings
 
 RECORDS_MAX: Final = 200_000
-"""Records of a topic that are looked at, the newest ones of each of its partitions."""
+"""Records that are read per topic, the newest ones of each of its partitions."""
 TIMEOUT_S: Final = 60.0
 _ANSWER_TIMEOUT_S: Final = 10.0
 _CONSUME: Final = 2_000
@@ -32,9 +32,9 @@ def schema_use(
     records_max: int = RECORDS_MAX,
     timeout_s: float = TIMEOUT_S,
 ) -> Use:
-    """Records with a schema id in the newest `records_max` of each topic; `topics` are numbers of partitions by name.
+    """Counts records with a schema id among the newest `records_max` of each topic; `topics`: partitions by name.
 
-    Open transactions are looked at as well. What the result's `gaps` name was not looked at.
+    Records of open transactions count too. The result's `gaps` say what was not read.
 
     Raises:
         StreamsError: the broker does not answer, or refuses.
@@ -63,7 +63,7 @@ def schema_use(
 
 
 class _Look:
-    """One look at some topics, one after the other."""
+    """One pass over some topics, one after the other."""
 
     def __init__(self, consumer: Consumer, schema_id: int, *, deadline_s: float) -> None:
         self._consumer = consumer
@@ -74,7 +74,7 @@ class _Look:
         self.gaps: list[str] = []
 
     def at(self, topic: str, partitions: int, records_max: int) -> None:
-        """Look at the newest records of a topic."""
+        """Read the newest records of a topic."""
         each = max(1, records_max // max(1, partitions))
         starts: list[TopicPartition] = []
         ends: dict[int, int] = {}

@@ -40,7 +40,7 @@ _LOOKING: Final = (Operation.DESCRIBE, Operation.DESCRIBE_CONFIGS)
 
 
 class TopicStatus(StrEnum):
-    """How a declared topic stands."""
+    """State of a declared topic."""
 
     CREATED = "created"
     OK = "ok"
@@ -50,7 +50,7 @@ class TopicStatus(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """What is asked of all topics: given to those that are created, asserted of those that exist. None: nothing.
+    """Properties wanted for all topics: given to new ones, compared with existing ones. None: no preference.
 
     Without it a new topic has as many partitions as its flow's source, 3 where there is none yet, and the broker's
     defaults of replicas.
@@ -70,7 +70,7 @@ class Wanted:
 
 @dataclass(frozen=True, slots=True)
 class TopicState:
-    """A declared topic, what it has (0 partitions: missing), and each difference from its declaration."""
+    """A declared topic as it is (0 partitions: missing), and each difference from its declaration."""
 
     pipeline: str
     name: str
@@ -78,7 +78,7 @@ class TopicState:
     partitions: int = 0
     drift: tuple[str, ...] = ()
     replicas: int = 0
-    """Of the partition that has fewest."""
+    """Replicas of the partition with the fewest."""
     min_insync: int = 0
     retention_ms: int | None = None
     """None: records are not deleted by age."""
@@ -91,7 +91,7 @@ class TopicState:
 class _Existing:
     partitions: int
     replicas: tuple[int, ...]
-    """Numbers of them that partitions have, each once, the smallest first."""
+    """Numbers of replicas that partitions have, each once, the smallest first."""
     config: dict[str, str]
 
     @property
@@ -103,7 +103,7 @@ class _Existing:
         return "compact" in self.config.get(CLEANUP, "")
 
     def limit(self, name: str) -> int | None:
-        """A limit of retention, where there is one and records are deleted by it."""
+        """A limit of retention, if there is one and the topic deletes records by it."""
         found = int(self.config.get(name, -1))
         return found if found >= 0 and "delete" in self.config.get(CLEANUP, "") else None
 
@@ -111,7 +111,7 @@ class _Existing:
 def apply_topics(
     client: AdminClient, pipelines: Sequence[Pipeline], *, partitions: int | None = None, wanted: Wanted | None = None
 ) -> list[TopicState]:
-    """Create the missing topics of `pipelines` and report how all of them stand. Running it again changes nothing.
+    """Create the missing topics of `pipelines` and report the state of all. Running it again changes nothing.
 
     `partitions`: short for `Wanted(partitions)`.
 
@@ -136,7 +136,7 @@ def apply_topics(
 def list_topics(
     client: AdminClient, pipelines: Sequence[Pipeline], *, wanted: Wanted | None = None
 ) -> list[TopicState]:
-    """How the declared topics of `pipelines` stand, in the order of their declaration; changes nothing.
+    """State of the declared topics of `pipelines`, in the order of their declaration; changes nothing.
 
     Raises:
         StreamsError: the broker refuses or does not answer.
@@ -148,7 +148,7 @@ def list_topics(
 
 
 def message_bytes_max(client: AdminClient, topic: str) -> int:
-    """Largest message that a topic takes.
+    """Largest message that a topic accepts.
 
     Raises:
         StreamsError: no such topic, or no answer.
@@ -160,7 +160,7 @@ def message_bytes_max(client: AdminClient, topic: str) -> int:
 
 
 def create_topic(client: AdminClient, topic: Topic, *, partitions: int) -> None:
-    """Create a topic that nothing but a need creates, and return once it is listed; one that is there stays as it is.
+    """Create a topic that is created only when needed, and wait until it is listed; an existing one is left unchanged.
 
     Raises:
         StreamsError: the broker refuses or does not answer.
@@ -264,7 +264,7 @@ def _create(client: AdminClient, topics: Sequence[Topic], partitions: int, wante
 
 
 def _await_created(client: AdminClient, names: set[str]) -> None:
-    """Creation is acknowledged by the controller; brokers learn of it a moment later."""
+    """Wait for topics to be listed: the controller acknowledges a creation before brokers learn of it."""
 
     def ask() -> None:
         if missing := names - partition_counts(client).keys():

@@ -11,14 +11,14 @@ from streams.versions.record import VersionLogError, Versions, read_versions
 
 
 class VersionsTopic(ControlTopic):
-    """The records of one versions topic. Any thread. Where it does not exist there is the declared version."""
+    """Reads one versions topic. Any thread. If the topic does not exist, there is only the declared version."""
 
     def __init__(self, settings: Settings, topic: str) -> None:
-        """Connects when it is first read."""
+        """Connects at the first read."""
         super().__init__(settings, topic, group=VERSIONS_GROUP, what="the version that runs goes on")
 
     def read(self, timeout_s: float = READ_TIMEOUT_S) -> Versions:
-        """The versions by what is in the topic now.
+        """Read the topic, and return the versions.
 
         Raises:
             StreamsError: no answer; or the topic holds something else.
@@ -32,7 +32,7 @@ class VersionsTopic(ControlTopic):
 
 
 def versions_of(settings: Settings, topic: str) -> Versions:
-    """The versions of a flow by its versions topic, asked once; raises as `VersionsTopic.read`."""
+    """The versions of a flow from its versions topic, read once; raises as `VersionsTopic.read`."""
     reader = VersionsTopic(settings, topic)
     try:
         return reader.read()
@@ -41,7 +41,7 @@ def versions_of(settings: Settings, topic: str) -> Versions:
 
 
 def topics_of_current(settings: Settings, declared: Iterable[Pipeline], *, there: Collection[str]) -> dict[str, str]:
-    """By declared output of a flow that runs in another version: the topic of that version.
+    """Topic of the current version by declared output, for a flow that runs in another version.
 
     `there`: topics of the cluster. Raises as `VersionsTopic.read`.
     """

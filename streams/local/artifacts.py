@@ -1,4 +1,4 @@
-"""The Java runtime and programs of the local stack: locked versions, verified by SHA-256, cached for all stacks.
+"""The Java runtime and the programs of the local stack: locked versions, verified by SHA-256, cached for all stacks.
 
 Cache layout, under `STREAMS_CACHE_DIR` (default: `~/.cache/streams`), safe to delete and safe to share by processes:
 

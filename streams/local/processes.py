@@ -1,4 +1,4 @@
-"""Background processes that outlive the command that starts them, and are found again by the next one.
+"""Background processes that outlive the command that starts them, and that later commands find again.
 
 A process is known by its pid *and* a random token on its command line, both in a file under `run/`: a recycled pid
 never carries the token, so no stranger is ever signalled. (The start time, the usual second mark, moves with clocks.)

@@ -17,7 +17,7 @@ class Silent:
     """Progress for programs: nothing is shown."""
 
     def step(self, text: str) -> None:
-        """Do nothing."""
+        """Ignore the step."""
 
     def detail(self, text: str) -> None:
-        """Do nothing."""
+        """Ignore the progress."""

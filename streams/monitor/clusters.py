@@ -1,4 +1,4 @@
-"""Further clusters that one monitor looks at: a file with a table of variables for each.
+"""Further clusters that one monitor watches: a file with a table of variables for each.
 
 Nothing that connects to Kafka or the registry, no name and no address of workers is taken over from the first cluster:
 what a table does not set has its default. Everything else (intervals, history, messages, the app) is as for the first.
@@ -25,7 +25,7 @@ _OWN: Final = (
 
 
 def further_clusters(settings: Settings) -> dict[str, Settings]:
-    """The settings of each further cluster by its name; none: STREAMS_MONITOR_CLUSTERS is not set.
+    """The settings of each further cluster by its name; empty: STREAMS_MONITOR_CLUSTERS is not set.
 
     Raises:
         UsageError: the file cannot be read, or a table of it cannot be used; the message names both.

@@ -1,6 +1,6 @@
-"""How many dead letters each topic holds, counted by reading them, beside the rounds of offsets.
+"""Counts the dead letters of each topic by reading them, in a thread apart from the rounds of offsets.
 
-Offsets would not do: transaction markers and further attempts of one letter take some, too.
+Offsets alone are not enough: transaction markers and further attempts of one letter use some, too.
 """
 
 import threading
@@ -18,14 +18,14 @@ from streams.monitor.snapshot import DeadLetters
 log = structlog.get_logger(__name__)
 
 REST: Final = 10.0
-"""After a count comes a rest of at least so many times its duration: a million letters take a while to count."""
+"""Pause after a count, as a multiple of its duration: counting a million letters takes a while."""
 
 
 class DeadLetterWatch:
     """Counts again and again in a thread of its own, so that a long count delays no verdict on lag."""
 
     def __init__(self, count: Callable[[], Sequence[Figures]], *, interval_s: float, window_s: float) -> None:
-        """`count` is called every `interval_s`, or less often where it takes long; growth is told over `window_s`."""
+        """`count` is called every `interval_s`, or less often where it takes long; growth is over `window_s`."""
         self._count = count
         self._interval_s = interval_s
         self._window_s = window_s
@@ -42,11 +42,11 @@ class DeadLetterWatch:
         return self._rows
 
     def start(self) -> None:
-        """Begin."""
+        """Start counting."""
         self._thread.start()
 
     def stop(self) -> None:
-        """Count no more; does not wait for a count that is under way."""
+        """Stop counting; does not wait for a count that is running."""
         self._stop.set()
 
     def _run(self) -> None:
@@ -57,7 +57,7 @@ class DeadLetterWatch:
             self._stop.wait(max(self._interval_s - took_s, REST * took_s))
 
     def look(self, now_s: float) -> None:
-        """Count once. What cannot be counted now keeps its last count."""
+        """Count once. A topic that cannot be counted now keeps its last count."""
         try:
             found = self._count()
         except StreamsError as error:

@@ -1,4 +1,4 @@
-"""Evaluates lag: takes a round of offsets, looks up the records that the tracker asks for, gives verdicts."""
+"""Evaluates lag: reads a round of offsets, looks up the records that the tracker asks for, gives verdicts."""
 
 import time
 from collections.abc import Iterable, Sequence
@@ -21,11 +21,11 @@ from streams.settings import Settings
 log = structlog.get_logger(__name__)
 
 QUESTIONS_MAX: Final = 500
-"""Records looked up in one round: what is not, is interpolated, or asked for in the next."""
+"""Bound on look-ups in one round: further times are interpolated, or looked up in the next round."""
 
 
 class LagEvaluator:
-    """Verdicts, a round at a time. One thread; `close` when done."""
+    """Gives verdicts, a round at a time. One thread; `close` when done."""
 
     def __init__(
         self,
@@ -59,14 +59,14 @@ class LagEvaluator:
         self.close()
 
     def close(self) -> None:
-        """Let go of what it holds."""
+        """Close the connections."""
         self.probe.close()
         self.log_reader.close()
         if self._uncommitted is not None:
             self._uncommitted.close()
 
     def look(self, only: Iterable[str] | None = None) -> tuple[Round, dict[str, GroupLag]]:
-        """Take a round and judge.
+        """Read a round of offsets and judge it.
 
         Raises:
             RoundFailed: the broker does not answer.
@@ -86,7 +86,7 @@ class LagEvaluator:
         return found, self._tracker.judge()
 
     def _read_journals(self) -> None:
-        """Where states stand whose offset was set by something else. What there is no time for is read next time."""
+        """Read where the state of partitions stands whose offset was set by something else, as far as time allows."""
         deadline_s = time.monotonic() + READ_TIMEOUT_S
         while (left_s := deadline_s - time.monotonic()) > 0 and (asked := self._tracker.states.questions()):
             tails = {Span(one.topic, one.partition, one.first, one.end, one.end - one.first): one for one in asked}

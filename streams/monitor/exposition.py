@@ -1,7 +1,7 @@
 """Every metric of the monitor, in typed lists, and how they are written. Names are a contract with alerts.
 
-What a round has found is rendered once, with the snapshot; how the monitor is, at each scrape: a scrape waits for
-nobody. The number of series is bounded, whatever the cluster holds (`PARTITIONS_MAX`).
+Metrics of a round are rendered once, with the snapshot; those of the monitor itself at each scrape. A scrape never
+waits. The number of series is bounded, whatever the cluster holds (`PARTITIONS_MAX`).
 
 Written by hand and not by the client library, which takes 10 µs a sample: with 50 groups and 1,000 partitions there are
 some 200,000 of them at each scrape.
@@ -25,7 +25,7 @@ from streams.monitor.topic_growth import GrowthView
 CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 
 PARTITIONS_MAX: Final = 100_000
-"""Partitions of groups that are told, in all: those of the worst groups. The rest is counted."""
+"""Partitions of groups that have metrics, in all: those of the worst groups. Other groups are only counted."""
 
 T = TypeVar("T")
 Samples = Iterable[tuple[str, float]]
@@ -34,7 +34,7 @@ Samples = Iterable[tuple[str, float]]
 
 @dataclass(frozen=True, slots=True)
 class MonitorMetric(Generic[T]):
-    """A metric family: its name, type, what it says, and its samples in a snapshot, or in the monitor's health."""
+    """A metric family: name, type, help text, and how its samples are made of a snapshot or the monitor's health."""
 
     name: str
     kind: str
@@ -43,7 +43,7 @@ class MonitorMetric(Generic[T]):
 
 
 def label(value: str) -> str:
-    """A label's value as the text format wants it."""
+    """Escape a label's value for the text format."""
     return value.replace("\\", r"\\").replace("\n", r"\n").replace('"', r"\"")
 
 
@@ -54,12 +54,12 @@ def render(snapshot: Snapshot) -> bytes:
 
 
 def render_health(health: Health) -> bytes:
-    """The metrics of the monitor itself, likewise."""
+    """The metrics of the monitor itself, in Prometheus' text format."""
     return _written(HEALTH_METRICS, health)
 
 
 def render_notifications(counts: "Counts") -> bytes:
-    """The metrics of messages, likewise; nothing where no target is set."""
+    """The metrics of messages, in Prometheus' text format; empty where no target is set."""
     return _written(NOTIFICATION_METRICS, counts) if counts else b""
 
 
@@ -126,7 +126,7 @@ def _ends(snapshot: Snapshot) -> Samples:
 
 
 def _open_transactions(column: Callable[[Snapshot, str], Float64 | Int64]) -> Callable[[Snapshot], Samples]:
-    """Of each partition that a transaction is open on, once, however many groups read it."""
+    """One sample per partition with an open transaction, however many groups read it."""
 
     def samples(snapshot: Snapshot) -> Samples:
         found: dict[tuple[str, int], float] = {}
@@ -143,7 +143,7 @@ def _open_transactions(column: Callable[[Snapshot, str], Float64 | Int64]) -> Ca
 
 
 def _of_growths(value: Callable[[GrowthView], float], *names: str) -> Callable[[Snapshot], Samples]:
-    """Of each growth that is not over, with these labels beside the flow."""
+    """A sample for each growth that is not over, with these labels beside the flow."""
 
     def samples(snapshot: Snapshot) -> Samples:
         for one in snapshot.growths:
@@ -271,7 +271,7 @@ SNAPSHOT_METRICS: Final[tuple[MonitorMetric[Snapshot], ...]] = (
     MonitorMetric(
         "streams_topic_missing",
         "gauge",
-        "1: a flow in use cannot do without the topic, and the cluster does not have it; missing where it is there.",
+        "1: a flow in use needs the topic, and the cluster does not have it; missing where it exists.",
         lambda s: [(f'{{topic="{label(one.topic)}",group="{label(one.group)}"}}', 1.0) for one in s.missing],
     ),
     MonitorMetric(
@@ -303,25 +303,25 @@ SNAPSHOT_METRICS: Final[tuple[MonitorMetric[Snapshot], ...]] = (
     MonitorMetric(
         "streams_growth_still_seconds",
         "gauge",
-        "Since anything of a growth has changed, by its phase and step; missing where no growth is under way.",
+        "Time since a growth last changed, by its phase and step; missing where no growth is under way.",
         _of_growths(lambda one: round(one.still_s, 1), "phase", "step"),
     ),
     MonitorMetric(
         "streams_source_freshness_seconds",
         "gauge",
-        "Since the newest event of the source happened, by its own time.",
+        "Time since the newest event of the source happened, by its event time.",
         _of_sources(lambda s, i: s.freshness[i].event_age_s),
     ),
     MonitorMetric(
         "streams_source_arrival_age_seconds",
         "gauge",
-        "Since the last event of the source came in.",
+        "Time since the last event of the source arrived.",
         _of_sources(lambda s, i: s.freshness[i].arrival_age_s),
     ),
     MonitorMetric(
         "streams_source_silent",
         "gauge",
-        "1: nothing has come from the source for longer than it is allowed to be silent.",
+        "1: nothing has arrived from the source for longer than it may be silent.",
         _of_sources(lambda s, i: float(s.freshness[i].silent)),
     ),
     MonitorMetric(
@@ -362,7 +362,7 @@ SNAPSHOT_METRICS: Final[tuple[MonitorMetric[Snapshot], ...]] = (
     MonitorMetric(
         "streams_slo_burn_rate",
         "gauge",
-        "How many times faster than allowed the error budget is used, by window; missing below 100 events.",
+        "How many times faster than allowed the error budget is used up, by window; missing below 100 events.",
         _burn_rates,
     ),
     MonitorMetric(
@@ -374,7 +374,7 @@ SNAPSHOT_METRICS: Final[tuple[MonitorMetric[Snapshot], ...]] = (
     MonitorMetric(
         "streams_monitor_round_timestamp_seconds",
         "gauge",
-        "When the offsets were read that all of this is about.",
+        "When the offsets were read that these metrics are made from.",
         _one(lambda s: s.round.time_ms / 1000.0),
     ),
 )
@@ -406,7 +406,7 @@ HEALTH_METRICS: Final[tuple[MonitorMetric[Health], ...]] = (
     MonitorMetric(
         "streams_monitor_round_age_seconds",
         "gauge",
-        "Age of the offsets that all of this is about; missing before the first round.",
+        "Age of the offsets that these metrics are made from; missing before the first round.",
         _health(lambda h: h.age_s),
     ),
 )

@@ -1,8 +1,9 @@
 """Whether the committed offsets of a flow are those that its state belongs to. Pure.
 
 A worker refuses a partition whose group offset was set by something else while there is state of another offset. Lag
-alone does not show that: at the end of the log there is none. What an offset says of itself is in its metadata; where
-the state stands is in the newest records of the journal, which are read for the partitions that matter only.
+alone does not show that: at the end of the log there is none. Who set an offset is in its metadata; where the state
+stands is in the newest records of the journal, which are read only for partitions whose offset was set by something
+else.
 
 One round goes `note` -> (`questions` -> `learn`, until nothing is asked or the time is up) -> `column`.
 """
@@ -20,18 +21,18 @@ from streams.kafka.round import FOREIGN, Round
 from streams.state.journal import JournalCorrupted, unpack
 
 TAIL_OFFSETS: Final = 16
-"""So many offsets at the end of a journal are read first: mostly the newest cycle and the markers after it."""
+"""How many offsets at the end of a journal are read first: usually the newest cycle and the markers after it."""
 FURTHER_OFFSETS_MAX: Final = 256
 """Where they do not tell (a cycle in many parts, transactions that were aborted), four times as many before them are
 read, and so on, at most so many at a time."""
 BACK_OFFSETS_MAX: Final = 2_048
-"""So far from the end of a journal it is read. A journal that says nothing there is no reason to refuse."""
+"""How far from its end a journal is read. A journal with nothing in that range is no reason to refuse."""
 ASKED_OFFSETS_MAX: Final = 512
-"""Of all journals that are read at once: their records are in memory then."""
+"""Bound on all journals that are read at once: their records are in memory then."""
 AS_COMMITTED: Final = -1
-"""The state stands where the group has committed, or nobody knows better."""
+"""The state stands where the group has committed, or it is not known."""
 NOWHERE: Final = -2
-"""A cycle has committed the offset, and the journal has nothing: its state is gone."""
+"""A cycle has committed the offset, and the journal is empty: its state is gone."""
 
 Partition = tuple[str, int]
 
@@ -48,7 +49,7 @@ class Tail:
 
 @dataclass(frozen=True, slots=True)
 class _Journal:
-    """A journal partition as far as it goes now."""
+    """A journal partition, and its end as of now."""
 
     topic: str
     partition: int
@@ -56,7 +57,7 @@ class _Journal:
     end: int
 
     def tail_before(self, offset: int) -> Tail | None:
-        """What is to be read when all from `offset` on says nothing; None: it is given up."""
+        """What to read when everything from `offset` on gives no answer; None: give up."""
         back = self.end - offset
         if offset <= self.low or back >= BACK_OFFSETS_MAX:
             return None
@@ -76,21 +77,21 @@ class _Suspect:
 
 
 class FlowStates:
-    """Of all declared flows. One thread."""
+    """Tracks all declared flows. One thread."""
 
     def __init__(self, flows: Sequence[Pipeline]) -> None:
         self._flows = {flow.group: flow for flow in flows}
         self._suspects: dict[tuple[str, Partition], _Suspect] = {}
         self._gone: set[tuple[str, Partition]] = set()
         self._known: dict[_Journal, int] = {}
-        """Offset at which the state stands, by the journal that says so; `AS_COMMITTED`: it does not."""
+        """Offset of the state by the journal that contradicts the group's; `AS_COMMITTED`: it does not."""
         self._open: dict[_Journal, Tail] = {}
         """What is to be read of the others."""
         self._asked: Counter[_Journal] = Counter()
-        """How often each was asked for: one that is not answered in time lets the others go first."""
+        """How often each was asked for: a partition that is not answered in time goes to the end of the queue."""
 
     def note(self, found: Round) -> None:
-        """Take a round in."""
+        """Process a round."""
         self._suspects, self._gone = {}, set()
         for number, group in enumerate(found.groups):
             flow = self._flows.get(group.name)
@@ -132,7 +133,7 @@ class FlowStates:
             self._open[journal] = tail
 
     def questions(self) -> list[Tail]:
-        """Pieces of journals that are to be read, one per partition, at least one if there are any.
+        """Pieces of journals to read, one per partition, at least one if there are any.
 
         Those first that were asked for least often; what is too much for one time is asked for the next time.
         """
@@ -148,7 +149,7 @@ class FlowStates:
         return wanted
 
     def learn(self, tail: Tail, values: Sequence[bytes]) -> None:
-        """Take in all records that were read there, in their order."""
+        """Process all records that were read there, in their order."""
         suspect = next(one for one in self._suspects.values() if self._open.get(one.journal) == tail)
         del self._open[suspect.journal]
         for value in reversed(values):
@@ -168,7 +169,7 @@ class FlowStates:
         return np.array([self.stands_at(group, partition) for partition in partitions], dtype=np.int64)
 
     def stands_at(self, group: str, partition: Partition) -> int:
-        """Offset of the state where workers refuse the partition for it, or `NOWHERE`; else `AS_COMMITTED`."""
+        """Offset of the state if workers refuse the partition for it, or `NOWHERE`; else `AS_COMMITTED`."""
         if (group, partition) in self._gone:
             return NOWHERE
         suspect = self._suspects.get((group, partition))

@@ -1,6 +1,6 @@
-"""Freshness of sources: how old the newest event is, by its own time and by arrival; who has fallen silent. Pure.
+"""Freshness of sources: age of the newest event, by event time and by arrival, and which sources fell silent. Pure.
 
-A source that has never had an event is waiting for its first one, for as long as it takes: nothing has fallen silent.
+A source that has never had an event is waiting for its first one, and does not count as silent.
 """
 
 from collections.abc import Iterable
@@ -15,7 +15,7 @@ RECOVERED_SHOWN_S: Final = 900.0
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """A topic that events come in by, or a class of its devices, and when it counts as silent."""
+    """A source topic, or a class of its devices, and when it counts as silent."""
 
     topic: str
     device_class: str | None
@@ -33,18 +33,18 @@ class Freshness:
 
     source: Source
     waiting: bool
-    """Its topic has never held an event, or does not exist: it is not silent."""
+    """Whether its topic never had an event, or does not exist: it is not silent then."""
     silent: bool
     event_age_s: float | None
-    """Since the newest event happened, by its own time."""
+    """Seconds since the newest event happened, by its event time."""
     arrival_age_s: float | None
-    """Since the last event came in, by the record's timestamp."""
+    """Seconds since the last event arrived, by the record's timestamp."""
     silent_since_ms: int | None
-    """Its last arrival (or when watching began), while it is silent."""
+    """While it is silent: its last arrival, or when watching began."""
     recovered_ms: int | None
     """When its last silence ended, if that is not long ago."""
     silence_s: float | None
-    """How long that silence had lasted."""
+    """How long that silence lasted."""
     why: str
 
 
@@ -60,7 +60,7 @@ class _Seen:
 
 
 class FreshnessTracker:
-    """What is known of each source. Time is an argument."""
+    """Tracks the freshness of each source. Time is an argument."""
 
     def __init__(self, sources: Iterable[Source], now_ms: int) -> None:
         self._seen = {source: _Seen(now_ms) for source in sources}
@@ -71,12 +71,12 @@ class FreshnessTracker:
         return list(self._seen)
 
     def feed(self, topic: str) -> None:
-        """The topic holds events, or has held some: its sources wait for their first one no longer."""
+        """The topic holds events, or held some before: its sources no longer wait for their first one."""
         for source, seen in self._seen.items():
             seen.was_fed = seen.was_fed or source.topic == topic
 
     def observe(self, source: Source, *, arrival_ms: int, event_time_ms: int | None) -> None:
-        """An event came in at `arrival_ms`; `event_time_ms` None: it could not be read when it happened.
+        """An event arrived at `arrival_ms`; `event_time_ms` None: its event time could not be read.
 
         Order does not matter: the newest counts.
         """
@@ -87,11 +87,11 @@ class FreshnessTracker:
             seen.event_time_ms = max(event_time_ms, seen.event_time_ms or event_time_ms)
 
     def judge(self, now_ms: int) -> list[Freshness]:
-        """How fresh each source is at `now_ms`; silences that begin or end are noted."""
+        """Freshness of each source at `now_ms`; records silences that begin or end."""
         return [self._judge(source, seen, now_ms) for source, seen in self._seen.items()]
 
     def _judge(self, source: Source, seen: _Seen, now_ms: int) -> Freshness:
-        # A clock that runs ahead (the producer's or ours) makes nobody silent, nor younger than now.
+        # A clock that runs ahead (the producer's or ours) makes no source silent, and no event younger than now.
         last_ms = min(seen.arrival_ms if seen.arrival_ms is not None else seen.since_ms, now_ms)
         quiet_s = (now_ms - last_ms) / 1000.0
         silent = seen.was_fed and quiet_s > source.silent_after_s

@@ -29,15 +29,15 @@ class GroupLag:
     since_ms: Int64
     """Since when each partition has its status."""
     owners: dict[int, str]
-    """Row -> client id of the member that has it."""
+    """By row, the client id of the member that has the partition."""
     complete: float
     """Share of the window that has samples."""
     open_since: dict[int, str]
-    """Row -> since when a transaction has been open, as ISO 8601."""
+    """By row, since when a transaction has been open, as ISO 8601."""
     policy: Policy
-    """By which it was judged."""
+    """The limits it was judged by."""
     is_flow: bool
-    """It is the group of a declared flow's workers."""
+    """Whether it is the group of a declared flow's workers."""
 
     @property
     def name(self) -> str:
@@ -46,32 +46,32 @@ class GroupLag:
 
     @property
     def lag(self) -> Int64:
-        """Records that each partition is behind, now."""
+        """Lag of each partition in records, now."""
         return self.window.lag[:, -1]
 
     @property
     def offset(self) -> Int64:
-        """What is committed now; ABSENT: nothing."""
+        """Committed offsets now; ABSENT: none."""
         return self.window.offset[:, -1]
 
     @property
     def counted(self) -> Bools:
-        """The partitions that the group is to read: not those of topics that it has left."""
+        """Rows of the topics that the group reads: not those that it has left."""
         return np.asarray(self.verdicts.reason != Reason.LEFT_TOPIC, dtype=np.bool_)
 
     @property
     def lag_sum(self) -> int:
-        """Records that the group is behind, without those of topics that it has left."""
+        """Lag of the group in records, without topics that it has left."""
         return int(self.lag.sum(where=self.counted))
 
     @property
     def lag_max(self) -> int:
-        """Records that its worst partition is behind, without those of topics that it has left."""
+        """Lag of its worst partition in records, without topics that it has left."""
         return int(self.lag.max(initial=0, where=self.counted))
 
     @property
     def lag_s_max(self) -> float:
-        """Seconds that its worst partition is behind, without those of topics that it has left."""
+        """Lag of its worst partition in seconds, without topics that it has left."""
         return float(self.window.lag_s.max(initial=0.0, where=self.counted))
 
     @property
@@ -81,22 +81,22 @@ class GroupLag:
 
     @property
     def catch_up_s(self) -> float:
-        """Seconds until its slowest partition has caught up; infinite if one does not."""
+        """Seconds until its slowest partition has caught up; infinite if one is not catching up."""
         return float(self.verdicts.catch_up_s.max(initial=0.0))
 
     def waiting(self, for_s: float) -> float:
-        """Records not committed although they came `for_s` ago, if all have come evenly since the oldest of them."""
+        """Records that arrived more than `for_s` ago and are not committed, if they arrived evenly."""
         lag_s = self.window.lag_s
         share = np.clip((lag_s - for_s) / np.maximum(lag_s, 1e-9), 0.0, 1.0)
         return float((self.lag * share).sum(where=self.counted))
 
     @property
     def flaps_max(self) -> int:
-        """How often the partition that lost its member most often has lost it lately (`Policy.flaps_s`)."""
+        """The largest number of members that one partition has lost recently (`Policy.flaps_s`)."""
         return int(self.window.flaps.max(initial=0, where=self.counted))
 
     def facts(self, row: int) -> Facts:
-        """What the sentence about a partition is made of."""
+        """Inputs of the sentence about a partition."""
         verdicts, window = self.verdicts, self.window
         return Facts(
             reason=Reason(int(verdicts.reason[row])),

@@ -14,11 +14,11 @@ from streams.monitor.window import ABSENT, Owned
 
 NEVER_SEEN_MS: Final = -(1 << 60)
 FLAPS_KEPT: Final = 32
-"""Newest losses of a member that are remembered of each partition."""
+"""Losses of a member that are remembered of each partition, the newest ones."""
 
 
 class GroupSamples:
-    """Samples of one group."""
+    """Samples of one group over the window."""
 
     def __init__(self, samples: int) -> None:
         self.samples = samples
@@ -31,12 +31,12 @@ class GroupSamples:
         self.status = np.empty(0, dtype=np.int8)
         self.since_ms = np.empty(0, dtype=np.int64)
         self.owned_ms = np.empty(0, dtype=np.int64)
-        """When a member was last seen to have each partition; `NEVER_SEEN_MS`: never."""
+        """When each partition was last seen to have a member; `NEVER_SEEN_MS`: never."""
         self.moves = MoveTracker()
         self.holders: dict[Partition, str] = {}
-        """Id of the member that was last seen to have each partition."""
+        """Id of the last member seen to have each partition."""
         self.losses: dict[Partition, deque[int]] = {}
-        """When each partition lost its member: it was in the group no more."""
+        """When each partition lost its member: the member had left the group."""
         self.group = Group("", "", None)
         self.unseen = 0
         # Of the newest sample:
@@ -47,7 +47,7 @@ class GroupSamples:
         self.owners: dict[int, str] = {}
 
     def move_to(self, rows: list[Partition], time_ms: int) -> None:
-        """Have these rows from now on; a row that was there keeps what it has, a new one begins at `time_ms`."""
+        """Have these rows from now on; known rows keep their samples, a new one begins at `time_ms`."""
         if rows == self.rows:
             return
         place = {key: row for row, key in enumerate(self.rows)}
@@ -65,11 +65,11 @@ class GroupSamples:
         self.rows = rows
 
     def is_still(self, row: int) -> bool:
-        """Whether the position is what it was a sample ago, or nobody knows."""
+        """Whether the position is the same as a sample ago, or unknown."""
         return self.offset.shape[1] < 2 or self.offset[row, -1] == self.offset[row, -2]
 
     def add(self, time_ms: int, offset: Int64, lag: Int64, mark: Int64) -> None:
-        """Append a sample, drop the oldest if there are too many."""
+        """Append a sample; drop the oldest if there are too many."""
         keep = slice(max(0, len(self.time_ms) + 1 - self.samples), None)
         last = self.offset[:, -1] if self.offset.shape[1] else np.full(len(offset), ABSENT)
         active = (self.mark != mark) & (offset == last) & (offset != ABSENT) & (self.mark != -1)
@@ -87,12 +87,12 @@ class GroupSamples:
         self.active = np.column_stack([self.active[:, keep], active])
 
     def lose(self, group: Group, time_ms: int) -> None:
-        """Note which partitions have lost the member that had them since the sample before.
+        """Record which partitions have lost their member since the sample before.
 
         One that another member took over from a member that is still there has lost nobody.
         """
         if group.members is None:
-            return  # nobody knows
+            return  # not known
         there = {member.member_id for member in group.members}
         for key in [key for key, holder in self.holders.items() if holder not in there]:
             del self.holders[key]

@@ -1,4 +1,4 @@
-"""Whether lag grows or falls, and how fast: by medians over the window, or over moves that are seldom. Pure."""
+"""Whether lag grows or falls, and how fast: by medians over the window, or over moves where they are rare. Pure."""
 
 from dataclasses import dataclass, replace
 from typing import Any
@@ -26,12 +26,12 @@ class Growth:
 
 
 def growth_of(window: Window, policy: Policy, pace: Pace) -> Growth:
-    """By the samples of the window; of who commits seldom, by the lag that its moves have left."""
+    """Growth by the samples of the window; of a consumer that commits seldom, by the lag after each move."""
     sampled = _sampled_growth(window, policy)
     moves = window.moves
     # A sawtooth is no growth: it takes four commits to see two of them lower than two before.
     by_moves = pace.seldom & (moves.count >= MOVES_KEPT // 2)
-    # Nobody who is gone catches up, whatever became of the lag before.
+    # A consumer that is gone does not catch up, whatever its lag did before.
     alive = (window.owned != Owned.NOBODY) | pace.by_hand
     if not by_moves.any():
         return replace(sampled, falling=sampled.falling & alive)
@@ -80,7 +80,7 @@ def _sampled_growth(window: Window, policy: Policy) -> Growth:
     known = window.offset != ABSENT
     # Samples from before the first commit do not count. Without any commit all do: the lag is that of the whole log.
     known |= ~known.any(axis=1, keepdims=True)
-    # Nor what was before the lag was last gone: a burst is judged by what has become of it since it came.
+    # Nor do samples from before the lag was last 0: a burst is judged by what happened since it arrived.
     gone = known & (window.lag == 0)
     gone[:, -1] = False
     after_gone = np.where(gone, np.arange(s) + 1, 0).max(axis=1)
@@ -97,7 +97,7 @@ def _sampled_growth(window: Window, policy: Policy) -> Growth:
     span_s = time_s[-1] - time_s[first]
     rows = np.arange(n)
     lag_first, lag_last = window.lag[rows, first], window.lag[:, -1]
-    # A lag that fell at first and has risen since is not falling, nor one of which less is read than arrives.
+    # A lag that fell at first and has risen since is not falling, nor is one with less read than arrives.
     falling = (
         (count >= 2)
         & (lag_late <= lag_early * (1.0 - policy.falling_share))

@@ -1,4 +1,4 @@
-"""Reads the growth topics of flows, when their ends have moved, and says how far growths are."""
+"""Reads the growth topics of flows when their ends have moved, and reports the progress of growths."""
 
 from collections.abc import Mapping, Sequence
 
@@ -16,18 +16,18 @@ log = structlog.get_logger(__name__)
 
 
 class GrowthWatch:
-    """Of some flows. One thread; `close` when done."""
+    """Watches the growths of some flows. One thread; `close` when done."""
 
     def __init__(self, settings: Settings, flows: Sequence[Pipeline]) -> None:
         self._tracker = GrowthTracker(flows)
         self._groups = {flow.growth: flow.group for flow in flows}
         self._topics = {flow.growth: GrowthTopic(settings, flow.growth) for flow in flows}
         self._ends: dict[str, int] = {}
-        """Of each topic the end by which it was read last."""
+        """Of each topic, the end up to which it was read last."""
         self._records: dict[str, Sequence[GrowthRecord]] = {}
 
     def look(self, found: Round, now_s: float) -> tuple[GrowthView, ...]:
-        """The growths that are under way; `now_s` is monotonic. What cannot be read now stays as it was."""
+        """The growths under way; `now_s` is monotonic. A topic that cannot be read now keeps its last state."""
         for name, topic in self._topics.items():
             if name not in found.base:
                 self._records.pop(name, None)
@@ -44,10 +44,10 @@ class GrowthWatch:
         return self._tracker.look(found, self._records, now_s)
 
     def records(self) -> Mapping[str, Sequence[GrowthRecord]]:
-        """Of the group of each flow: the growths that it has had, as of the last look."""
+        """By group of a flow, the growths that it has had, as of the last look."""
         return {self._groups[name]: tuple(records) for name, records in self._records.items() if records}
 
     def close(self) -> None:
-        """Let go of the connections."""
+        """Close the connections."""
         for topic in self._topics.values():
             topic.close()

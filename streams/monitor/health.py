@@ -4,9 +4,9 @@ from dataclasses import dataclass
 from typing import Final
 
 STALE_INTERVALS: Final = 6
-"""Without a round for so many intervals the monitor is not ready: what it shows is old."""
+"""After so many intervals without a round the monitor is not ready: what it shows is old."""
 STUCK_S: Final = 120.0
-"""All limits of time in a round come to less, whoever does not answer: one that takes longer does not end any more."""
+"""All time limits in a round add up to less than this: a round that takes longer has hung."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,32 +17,32 @@ class Health:
     rounds: int
     failures: int
     deaths: int
-    """Of the process that reads offsets."""
+    """How often the process that reads offsets has died."""
     round_s: float
     """How long the newest round took."""
     failure: str | None
-    """Why there is no newer round; None: there is none missing."""
+    """Why there is no newer round; None: the newest round is current."""
     age_s: float | None
-    """How old the offsets are; None: there has been no round yet."""
+    """Age of the offsets; None: there has been no round yet."""
     is_alive: bool
-    """Whether the thread that takes rounds runs."""
+    """Whether the thread that runs rounds is alive."""
     quiet_s: float
-    """Since the newest round ended, well or not, or since the first one began."""
+    """Seconds since the newest round ended, successfully or not, or since the first one began."""
     doing: str
-    """What the round that is under way is at."""
+    """What the running round is doing."""
 
     @property
     def dead(self) -> str | None:
-        """Why only a new start of the monitor helps; None: it does not need one."""
+        """Why only a restart of the monitor helps; None: it needs none."""
         if not self.is_alive:
-            return f"no rounds are taken any more: {self.failure or 'their thread has ended'}"
+            return f"no more rounds are run: {self.failure or 'their thread has ended'}"
         if self.quiet_s > self.interval_s + STUCK_S:
             return f"a round has not ended for {self.quiet_s:.0f} s: it is at {self.doing}"
         return None
 
     @property
     def blind(self) -> str | None:
-        """Why what the monitor shows is old, or nothing; None: it is not."""
+        """Why what the monitor shows is old or empty; None: it is current."""
         if dead := self.dead:
             return dead
         if self.age_s is None:

@@ -7,7 +7,7 @@ Partition = tuple[str, int]
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """Asks for the first record at or after `offset`, and its time."""
+    """A question for the first record at or after `offset`, and its time."""
 
     topic: str
     partition: int

@@ -1,4 +1,4 @@
-"""Topics that a flow cannot do without and the cluster does not have. Pure."""
+"""Topics that a flow needs and the cluster does not have. Pure."""
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
@@ -6,14 +6,12 @@ from typing import Final
 
 from streams.flow.declaration import Pipeline
 
-ADVICE: Final = (
-    "`streams topics apply` creates it, empty; a worker goes on then, what was in it has to be sent or replayed again"
-)
+ADVICE: Final = "`streams topics apply` creates it, empty, and workers go on; send or replay its records again"
 
 
 @dataclass(frozen=True, slots=True)
 class MissingTopic:
-    """A topic of a flow whose other topics are there."""
+    """A missing topic of a flow whose other topics exist."""
 
     topic: str
     group: str
@@ -21,12 +19,12 @@ class MissingTopic:
 
     @property
     def why(self) -> str:
-        """What is wrong, in one sentence without a full stop."""
+        """The problem in one sentence without a full stop."""
         return "the topic does not exist: deleted, or never created; workers do not go on without it"
 
 
 def missing_topics(topics: Collection[str], flows: Sequence[Pipeline]) -> tuple[MissingTopic, ...]:
-    """Declared topics that are none of `topics`. A flow that has not a single one is not in use here: not named."""
+    """Declared topics that are not in `topics`. A flow without a single topic is not in use here and is left out."""
     there = frozenset(topics)
     found = []
     for flow in flows:

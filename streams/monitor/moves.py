@@ -1,8 +1,8 @@
-"""How a group's positions have moved, also before the window: so it is known who commits seldom. Pure.
+"""How a group's positions have moved, also before the window, to learn how often it commits. Pure.
 
-A *move* is a sample at which the committed offset differs from the sample before. A *wait* is how long readable records
-had waited for a move: from the move before it, or from the first record since then, whichever came later. A quiet night
-is no wait, so it says nothing about how often somebody commits.
+A *move* is a sample at which the committed offset differs from the previous sample. A *wait* is how long readable
+records had waited for a move: from the move before it, or from the first record since then, whichever came later. A
+time without records is no wait, so it does not affect the rhythm.
 """
 
 from dataclasses import dataclass
@@ -16,10 +16,11 @@ from streams.batch.columns import Bools, Float64, Int64
 MOVES_KEPT: Final = 8
 """Newest moves remembered of each position."""
 MOVES_KNOWN: Final = 3
-"""From so many moves on the rhythm of a position is known: the first wait was under way when watching began."""
+"""The rhythm of a position is known after so many moves: the first wait had begun before watching did."""
 HAND_MOVES: Final = 2
-"""So many moves while no member has the partition tell a consumer that assigns partitions itself: a single one may be
-somebody who reset the offsets."""
+"""So many moves while no member has the partition indicate a consumer that assigns partitions itself: a single one may
+be a reset of the offsets.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,17 +32,17 @@ class Moves:
     offset: Int64
     """Where it moved to."""
     lag: Int64
-    """Records left after it."""
+    """Records after it."""
     wait_s: Float64
     count: Int64
-    """How many were seen in all; the tables have the newest of them."""
+    """Number of moves in all; the tables have the newest of them."""
     since_ms: Int64
-    """The newest move, or when the position was first seen."""
+    """Time of the newest move, or when the position was first seen."""
     by_hand: Int64
     """Moves since a member last had the partition."""
 
     def rows(self, rows: list[int]) -> Self:
-        """Those of these positions."""
+        """The moves of these positions."""
         return type(self)(*(getattr(self, name)[rows] for name in _COLUMNS))
 
     @property
@@ -51,7 +52,10 @@ class Moves:
 
     @property
     def rhythm_s(self) -> Float64:
-        """The longest wait but one among the newest: one outage is no rhythm. Of two moves or fewer the longest."""
+        """The second longest of the newest waits, so that one outage does not count.
+
+        Of two moves or fewer the longest.
+        """
         waits = np.sort(self.wait_s, axis=1)
         return np.where(self.is_known, waits[:, -2], waits[:, -1])
 
@@ -69,7 +73,7 @@ class MoveTracker:
 
     @property
     def peers_s(self) -> Float64:
-        """For each position the slowest rhythm that is known of any; NaN: none is."""
+        """For each position the slowest known rhythm of the group; NaN: none is known."""
         known = self.moves.rhythm_s[self.moves.is_known]
         return np.full(len(self.moves.count), known.max() if len(known) else np.nan)
 
@@ -106,7 +110,7 @@ class MoveTracker:
         self._behind_ms = np.where(lag > 0, np.where(still_behind, self._behind_ms, time_ms), -1)
 
     def owned(self, rows: Bools) -> None:
-        """Members have these, so what commits there is a member."""
+        """Members have these partitions: commits there are a member's."""
         if (self.moves.by_hand[rows] > 0).any():
             columns = {name: getattr(self.moves, name) for name in _COLUMNS}
             self.moves = Moves(**{**columns, "by_hand": np.where(rows, 0, self.moves.by_hand)})

@@ -28,13 +28,13 @@ class LagReport:
     time_ms: int
     groups: Mapping[str, GroupLag]
     wanted: tuple[str, ...]
-    """Groups that were asked for; none: all."""
+    """Groups that were asked for; empty: all."""
     missing: tuple[MissingTopic, ...]
-    """Topics that are missing of the flows that were asked for."""
+    """Missing topics of the flows that were asked for."""
 
     @property
     def unknown(self) -> list[str]:
-        """Groups that were asked for and are not there, or have committed nothing."""
+        """Groups that were asked for and do not exist, or have committed nothing."""
         return [name for name in self.wanted if name not in self.groups]
 
     @property
@@ -48,7 +48,7 @@ class LagReport:
         return sorted(self.groups.values(), key=lambda group: (-group.status, group.name))
 
     def as_dict(self) -> dict[str, Any]:
-        """The report as one JSON document; a group that is not there is NOTFOUND."""
+        """The report as a JSON document; a group that does not exist is NOTFOUND."""
         rows = [group_row(group) for group in self.groups.values()]
         rows += [{"group": name, "status": Status.NOTFOUND.name, "partitions": []} for name in self.unknown]
         missing = [missing_row(one) for one in self.missing]
@@ -56,7 +56,7 @@ class LagReport:
 
 
 class _Looker:
-    """Looks at the groups that were asked for, of all flows that are declared."""
+    """Watches the requested groups of all declared flows."""
 
     def __init__(self, settings: Settings, wanted: Sequence[str], *, window_s: float, interval_s: float) -> None:
         declared = select_pipelines(None, prefix=settings.streams_topic_prefix)
@@ -67,7 +67,7 @@ class _Looker:
             settings,
             window_s=window_s,
             interval_s=interval_s,
-            policies=policies.everything() if wanted else policies,  # who is asked for by name is looked at
+            policies=policies.everything() if wanted else policies,  # a group asked for by name is always watched
             flows=self._flows,
         )
 
@@ -78,7 +78,7 @@ class _Looker:
         self._evaluator.close()
 
     def look(self) -> LagReport:
-        """Take a round and judge."""
+        """Read a round of offsets and judge it."""
         found, groups = self._evaluator.look(self._wanted or None)
         missing = missing_topics(found.base.keys(), self._flows)
         return LagReport(found.cluster, found.time_ms, groups, self._wanted, missing)
@@ -104,7 +104,7 @@ def observed_lag(settings: Settings, wanted: Sequence[str], *, observe_s: float,
 
 
 def watched_lag(settings: Settings, wanted: Sequence[str], *, interval_s: float) -> Generator[LagReport | RoundFailed]:
-    """A report every `interval_s`, without end; a round that failed, and is tried again, is its error."""
+    """A report every `interval_s`, without end; a failed round is reported as its error, and tried again."""
     with _Looker(settings, wanted, window_s=WATCH_WINDOW_S, interval_s=interval_s) as looker:
         while True:
             at_s = time.monotonic()

@@ -11,17 +11,17 @@ from streams.monitor.lookups import Answer, Partition, Question
 
 @dataclass(slots=True)
 class OpenTransaction:
-    """A transaction that is open on a partition: nobody can read the log beyond `offset`."""
+    """A transaction that is open on a partition: the log cannot be read beyond `offset`."""
 
     offset: int
     first_ms: int
     """When it was first seen."""
     is_begin_known: bool
-    """It was seen to appear, so that it began shortly before `first_ms`."""
+    """Whether it appeared while watching, so that it began shortly before `first_ms`."""
     seen_ms: int
     records: int
     told_ms: int | None = None
-    """Timestamp of its first record; looked up where its begin is not known."""
+    """Timestamp of its first record; looked up where its beginning was not seen."""
 
     @property
     def since_ms(self) -> int:
@@ -30,26 +30,26 @@ class OpenTransaction:
 
     @property
     def open_s(self) -> float:
-        """How long it has been open; 0 as long as it was seen only once: ends of logs are not asked for at one time."""
+        """How long it has been open; 0 while it was seen only once: ends of logs are not all read at one moment."""
         return max(0.0, (self.seen_ms - self.since_ms) / 1000.0) if self.seen_ms > self.first_ms else 0.0
 
 
 def _watched(found: Round) -> frozenset[Partition]:
-    """Partitions whose high watermark was asked for in a round: those tell whether a transaction is open."""
+    """Partitions whose high watermark was read in a round: it tells whether a transaction is open."""
     partitions = found.partitions
     return frozenset(partitions[number] for number in np.unique(found.commit_partition).tolist())
 
 
 class OpenTransactions:
-    """The open transactions of all partitions, from round to round."""
+    """Tracks the open transactions of all partitions, from round to round."""
 
     def __init__(self) -> None:
         self._open: dict[Partition, OpenTransaction] = {}
         self._round_before: Round | None = None
-        """What was not open then and is now has just begun."""
+        """A transaction that was not open then and is open now has just begun."""
 
     def note(self, found: Round) -> None:
-        """Take a round in: a transaction is open where the log goes on past its last stable offset."""
+        """Process a round: a transaction is open where the log goes on past its last stable offset."""
         before, self._open = self._open, {}
         round_before, self._round_before = self._round_before, found
         open_now = np.flatnonzero((found.end >= 0) & (found.high > found.end)).tolist()
@@ -63,13 +63,13 @@ class OpenTransactions:
             self._open[key] = known
 
     def by_row(self, partitions: Sequence[Partition]) -> dict[int, OpenTransaction]:
-        """Row -> the open transaction of that partition, where there is one."""
+        """By row, the open transaction of that partition, where there is one."""
         if not self._open:
             return {}
         return {row: one for row, key in enumerate(partitions) if (one := self._open.get(key)) is not None}
 
     def questions(self, count_max: int) -> list[Question]:
-        """First records of the transactions of which it is not known when they began; to be read uncommitted."""
+        """First records of transactions whose beginning was not seen; to be read uncommitted."""
         return [
             Question(*key, one.offset, one.offset + one.records)
             for key, one in self._open.items()
@@ -77,7 +77,7 @@ class OpenTransactions:
         ][:count_max]
 
     def learn(self, answers: Iterable[Answer]) -> None:
-        """Take answers to `questions` in."""
+        """Process the answers to `questions`."""
         for answer in answers:
             one = self._open.get((answer.question.topic, answer.question.partition))
             if one is not None and one.offset == answer.question.offset:

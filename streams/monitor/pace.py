@@ -1,4 +1,4 @@
-"""Whether a group's positions move, and how often compared with how often they usually do. Pure, columnar."""
+"""Whether a group's positions move, and how often compared with their usual rhythm. Pure, columnar."""
 
 from dataclasses import dataclass
 
@@ -12,22 +12,22 @@ from streams.monitor.window import ABSENT, Owned, Window
 
 @dataclass(frozen=True, slots=True)
 class Pace:
-    """How a position moves, compared with how it uses to."""
+    """How a position moves, compared with its usual rhythm."""
 
     unmoved_s: Float64
     rhythm_s: Float64
     is_known: Bools
-    """Whether the rhythm is known. If not, it is that of the few moves that were seen, or 0."""
+    """Whether the rhythm is known. If not, `rhythm` is that of the few moves seen, or 0."""
     seldom: Bools
-    """It moves so seldom that moves are the samples to judge it by, not looks of the monitor."""
+    """It moves so rarely that its moves, not the monitor's looks, are the samples to judge it by."""
     by_hand: Bools
     """It is moved by a consumer that is no member of the group."""
     still: Bools
     """Records have waited for a move for longer than the rhythm explains."""
     still_committing: Bools
-    """The same, of somebody whose commits are seen: it needs no more time for the first of them."""
+    """The same, for a consumer whose commits are seen: it needs no extra time for its first one."""
     between_commits: Bools
-    """It commits seldom, had read nearly everything at its last commit, and the next one is not due yet."""
+    """It commits rarely, had read nearly everything at its last commit, and the next one is not due yet."""
 
 
 def pace_of(window: Window, policy: Policy) -> Pace:
@@ -35,21 +35,21 @@ def pace_of(window: Window, policy: Policy) -> Pace:
     moves = window.moves
     now_ms = window.time_ms[-1] if len(window.time_ms) else 0
     unmoved_s = np.maximum(now_ms - moves.since_ms, 0) / 1000.0
-    # Positions of one group are committed alike: what is not known of one is that of the slowest other.
+    # Positions of one group are committed alike: an unknown rhythm is taken from the slowest other position.
     is_known = moves.is_known | np.isfinite(window.peers_s)
     rhythm_s = np.where(moves.is_known, moves.rhythm_s, np.fmax(moves.rhythm_s, window.peers_s))
     if policy.commits_s is not None:
-        # What is declared is the least that is allowed: a slower rhythm may be learned all the same.
+        # A declared rhythm is a minimum: a slower one may still be learned.
         rhythm_s = np.maximum(np.where(is_known, rhythm_s, 0.0), policy.commits_s)
         is_known = np.ones(len(rhythm_s), dtype=np.bool_)
-    # What came after the last move has waited since it came; all else since the last move.
+    # Records that arrived after the last move have waited since then; all others since the last move.
     waiting_s = np.minimum(unmoved_s, window.lag_s)
     usual_s = np.minimum(policy.rhythm_factor * rhythm_s, rhythm_s + policy.seldom_s)
     known_s = np.maximum(policy.still_s, usual_s)
     by_hand = moves.by_hand >= HAND_MOVES
     seldom = rhythm_s > policy.tiny_s
     due_s = policy.late_factor * rhythm_s + policy.tiny_s
-    # A consumer that works off batches commits the end that it saw at its begin: then it is behind by one interval.
+    # A consumer that works in batches commits the end that it saw at its start: it lags by one interval then.
     after_commit_s = window.lag_s - unmoved_s
     # A lag older than anybody's rhythm needs no rhythm to be judged by.
     unknown_s = np.where(window.lag_s >= policy.seldom_s, policy.still_s, policy.seldom_s)
@@ -71,12 +71,12 @@ def pace_of(window: Window, policy: Policy) -> Pace:
 
 
 def deserted_rows(window: Window, policy: Policy, pace: Pace) -> Bools:
-    """Partitions with lag that no member has and nobody else reads."""
+    """Partitions with lag that no member has and nobody else consumes."""
     usual_s = np.where(pace.is_known, policy.rhythm_factor * pace.rhythm_s, 0.0)
     had_member = np.isfinite(window.unowned_s)
-    # Members have left: their rhythm explains nothing any more, only a hand-over to another member does.
+    # Members have left: only a hand-over to another member, not their rhythm, would explain the silence.
     missed = (pace.unmoved_s >= policy.nobody_s) & ((pace.unmoved_s >= usual_s) | (window.unowned_s >= policy.nobody_s))
-    # Nobody was ever seen to have it. Who assigns partitions by hand shows by its commits that it lives.
+    # No member was ever seen to have it. A consumer that assigns partitions by hand is known by its commits.
     never = (pace.unmoved_s > 0) & (pace.unmoved_s >= usual_s)
     silent = np.where(pace.by_hand, pace.still, np.where(had_member, missed, never))
     return np.asarray((window.owned == Owned.NOBODY) & (window.lag_s >= policy.nobody_s) & silent, dtype=np.bool_)
@@ -84,7 +84,7 @@ def deserted_rows(window: Window, policy: Policy, pace: Pace) -> Bools:
 
 @dataclass(frozen=True, slots=True)
 class Motion:
-    """What the samples of the window say of the position."""
+    """What the samples of the window say about the position's moves."""
 
     idle_commits: Bools
     """There were commits since it last moved."""

@@ -1,4 +1,4 @@
-"""Which consumer groups are watched, and what is declared of them: from settings, by patterns of names. Pure.
+"""Which consumer groups are watched, and what is declared about them: settings with patterns of names. Pure.
 
 A pattern is that of a shell (`*`, `?`, `[ab]`), for the whole name; upper and lower case differ. Several have
 commas between them.
@@ -14,26 +14,26 @@ from streams.monitor.policy import Policy
 from streams.settings import Settings
 
 BATCH_S: Final = 26 * 3_600.0
-"""Lag expected of a group that runs in batches, where nothing else is said: once a day, with two hours to run in."""
+"""Default expected lag of a group that runs in batches: once a day, with two hours to run in."""
 ALWAYS: Final = Policy()
-"""How a group is judged of which nothing is declared."""
+"""Limits of a group for which nothing is declared."""
 POLICIES_MAX: Final = 100
 _GRAMMAR: Final = "PATTERN=batch, PATTERN=batch:DURATION or PATTERN=commits:DURATION"
 
 
 @dataclass(frozen=True, slots=True)
 class GroupPolicies:
-    """What is watched, and by which rules each group is judged."""
+    """Which groups are watched, and by which limits each is judged."""
 
     allow: tuple[str, ...] = ("*",)
     deny: tuple[str, ...] = ()
     declared: tuple[tuple[str, Policy], ...] = ()
-    """Pattern and policy; the first that matches a name is that of the group."""
+    """Pattern and policy; the first pattern that matches a group's name applies."""
     default: Policy = ALWAYS
 
     @classmethod
     def of(cls, settings: Settings, default: Policy | None = None) -> Self:
-        """As the settings say.
+        """Read the settings.
 
         Raises:
             UsageError: STREAMS_MONITOR_GROUP_POLICIES cannot be understood.
@@ -55,11 +55,11 @@ class GroupPolicies:
         return replace(self, allow=("*",), deny=())
 
     def watches(self, group: str) -> bool:
-        """Whether the group is looked at: it is allowed, and not denied."""
+        """Whether the group is watched: allowed, and not denied."""
         return _matches(group, self.allow) and not _matches(group, self.deny)
 
     def policy(self, group: str) -> Policy:
-        """How the group is judged."""
+        """The limits of a group."""
         return next((policy for pattern, policy in self.declared if fnmatchcase(group, pattern)), self.default)
 
 

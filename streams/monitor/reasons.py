@@ -1,4 +1,4 @@
-"""Why a partition gets its status: the reasons of a lag verdict, and the status that each stands for. Pure."""
+"""Reasons of a lag verdict, and the status that each stands for. Pure."""
 
 from enum import IntEnum, unique
 from typing import Final

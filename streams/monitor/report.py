@@ -1,4 +1,4 @@
-"""Verdicts as plain values: for JSON, and for lines of text. Pure."""
+"""Verdicts as plain values, for JSON and lines of text. Pure."""
 
 import math
 from datetime import UTC, datetime
@@ -18,12 +18,12 @@ def instant(time_ms: int) -> str:
 
 
 def number(value: float, digits: int = 3) -> float | None:
-    """A number that JSON can hold: None for what is unknown or infinite."""
+    """A number that JSON can hold: None for unknown or infinite ones."""
     return round(value, digits) if math.isfinite(value) else None
 
 
 def group_row(group: GroupLag, *, partitions: bool = True) -> dict[str, Any]:
-    """A group; `catch_up_seconds` None: it does not catch up."""
+    """A group; `catch_up_seconds` None: it is not catching up."""
     row: dict[str, Any] = {
         "group": group.name,
         "status": group.status.name,
@@ -66,7 +66,7 @@ def partition_row(group: GroupLag, row: int) -> dict[str, Any]:
 
 
 def missing_row(missing: MissingTopic) -> dict[str, Any]:
-    """A topic that a flow cannot do without, why that is a trouble and what to do."""
+    """A missing topic of a flow, why that is a problem, and what to do."""
     return {"topic": missing.topic, "group": missing.group, "why": missing.why, "advice": ADVICE}
 
 

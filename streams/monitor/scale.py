@@ -1,12 +1,13 @@
 """How many workers a group needs, from its true lag: what an autoscaler asks the monitor. Pure; time is an argument.
 
-The number follows what arrives, what waits longer than the objective allows, and what one worker drains. The last is
-learned from the workers that are behind, since one that keeps up drains only what arrives. Rules, in this order:
+The number follows the arrival rate, the backlog older than the objective allows, and the rate that one worker drains.
+That rate is learned from workers with a backlog, since one that keeps up drains only what arrives. Rules, in this
+order:
 
 1. While members come and go, or offsets are not known, the number stays.
-2. While workers that are behind drain little or nothing, it stays: something that they depend on is slow, and more of
-   them do not help.
-3. More workers at once when they are needed; then none until the last ones have had time to start, and none at all
+2. While workers with a backlog drain little or nothing, it stays: something that they depend on is slow, and more
+workers do not help. 3. More workers at once when they are needed; then none until the last ones have had time to start,
+and none at all
    for a while if the last ones brought no more throughput.
 4. Fewer only when the most that was needed during the cool-down is less. Where it is not known what a worker drains,
    one at a time.
@@ -26,40 +27,40 @@ from streams.batch.columns import Bools, Float64, Int64
 from streams.settings import Settings
 
 UTILISATION_MAX: Final = 0.9
-"""Share of what the workers can drain at which more are asked for."""
+"""More workers are asked for when arrivals use more than this share of what the workers can drain."""
 UTILISATION: Final = 0.7
-"""Share for which the number is chosen; between this and UTILISATION_MAX it stays as it is."""
+"""Share of capacity to plan for; between this and UTILISATION_MAX the number stays as it is."""
 SETTLE_S: Final = 90.0
-"""After a change: until new workers have restored their state, and rates are those of the new number."""
+"""Time after a change until new workers have restored their state, and rates reflect the new number."""
 IMPAIRED_SHARE: Final = 0.25
-"""Workers that drain less than this share of what they are known to drain are held up by something else."""
+"""Workers that drain less than this share of their known rate are held up by something else."""
 GAIN_SHARE_MIN: Final = 0.5
-"""More workers must bring at least this share of the throughput that they could, or no further ones are asked for."""
+"""More workers must add at least this share of the possible throughput, or no further ones are asked for."""
 RECOVERY_SHARE: Final = 0.2
-"""Throughput that grows by this share without more workers: what they depend on has got faster."""
+"""Throughput that grows by this share without more workers: what they depend on has become faster."""
 LEARN_SHARE: Final = 0.3
 """Weight of a new measurement of what a worker drains."""
 FRUITLESS_COOL_DOWNS: Final = 6
-"""After workers that brought no more throughput none are added for so many cool-downs, while the group stays behind."""
+"""After workers that added no throughput, none are added for so many cool-downs while the group has a backlog."""
 NOBODY: Final = -1
-"""In `Load.owner`: nobody has the partition, or nobody knows who."""
+"""In `Load.owner`: the partition has no owner, or an unknown one."""
 
 
 @dataclass(frozen=True, slots=True)
 class ScalePolicy:
-    """What is to be reached."""
+    """Goals and bounds for a number of workers."""
 
     lag_s_max: float = 30.0
     """The objective: no record waits for longer."""
     catch_up_s: float = 300.0
-    """Within this time a lag above the objective is to be gone."""
+    """A lag above the objective has to be gone within this time."""
     workers_min: int = 1
     workers_max: int = 0
     """0: as many as there are partitions."""
     cool_down_s: float = 600.0
-    """Workers are taken away only when so long fewer were enough."""
+    """Workers are removed only when fewer were enough for this long."""
     worker_rate: float = 0.0
-    """Records a second that one worker is known to drain; 0: that is learned."""
+    """Records a second that one worker drains, if known; 0: learned."""
 
     def __post_init__(self) -> None:
         if not (self.lag_s_max > 0 and self.catch_up_s > 0 and self.cool_down_s >= 0 and self.worker_rate >= 0):
@@ -69,7 +70,7 @@ class ScalePolicy:
 
     @classmethod
     def of(cls, settings: Settings) -> Self:
-        """As the settings say."""
+        """Read the settings."""
         return cls(
             lag_s_max=settings.streams_scale_lag_s_max,
             catch_up_s=settings.streams_scale_catch_up_s,
@@ -80,7 +81,7 @@ class ScalePolicy:
         )
 
     def bounds(self, partitions: int) -> tuple[int, int]:
-        """Fewest and most workers of a group that reads so many partitions."""
+        """Fewest and most workers for a group that reads so many partitions."""
         most = max(1, min(partitions, self.workers_max or partitions))
         return min(self.workers_min, most), most
 
@@ -93,9 +94,9 @@ class Load:
     lag: Int64
     lag_s: Float64
     arrive: Float64
-    """Records a second that come to each partition; NaN: not known yet."""
+    """Records a second that arrive in each partition; NaN: not known yet."""
     drain: Float64
-    """Records a second of each partition that are committed; NaN: not known yet."""
+    """Records a second committed of each partition; NaN: not known yet."""
     owner: Int64
     """Number of the member that has each partition, from 0; NOBODY: not known."""
     members: int | None
@@ -108,7 +109,7 @@ class Load:
 
     @property
     def lag_s_most(self) -> float:
-        """Age of the oldest record that waits."""
+        """Age of the oldest record that waits, over all partitions."""
         return float(self.lag_s.max(initial=0.0))
 
     @property
@@ -127,20 +128,20 @@ class Load:
         return math.isfinite(self.arrive_rate) and math.isfinite(self.drain_rate)
 
     def excess(self, lag_s_max: float) -> Float64:
-        """Records of each partition that came more than `lag_s_max` ago, if all came evenly since the oldest."""
+        """By partition, records that arrived more than `lag_s_max` ago, if they arrived evenly."""
         share = np.clip((self.lag_s - lag_s_max) / np.maximum(self.lag_s, 1e-9), 0.0, 1.0)
         return np.asarray(self.lag * share, dtype=np.float64)
 
     def demand(self, policy: "ScalePolicy") -> Float64:
-        """Records a second of each partition that are to be drained: what comes, and the backlog in its time."""
+        """By partition, records a second to drain: the arrivals, and the backlog within its time."""
         return np.nan_to_num(self.arrive) + self.excess(policy.lag_s_max) / policy.catch_up_s
 
     def is_behind(self, policy: "ScalePolicy") -> Bools:
-        """Partitions of which so much waits that their workers are at work all the time."""
+        """Partitions with such a backlog that their workers are busy all the time."""
         return np.asarray(self.lag_s > policy.lag_s_max / 2, dtype=np.bool_)
 
     def busy_rate(self, members: int, policy: "ScalePolicy") -> float:
-        """What one of the workers that are behind drains, in the mean; NaN: none is behind."""
+        """Mean rate that the workers with a backlog drain; NaN: none has one."""
         behind = self.is_behind(policy)
         if not behind.any():
             return math.nan
@@ -150,7 +151,7 @@ class Load:
             return float(drain[np.isin(self.owner, busy)].sum()) / len(busy)
         if behind.all():
             return float(drain.sum()) / min(members, self.partitions)
-        # Who has them is not known: they are behind with these at least.
+        # Their owner is not known: it has a backlog of these at least.
         return float(drain[behind].sum()) / min(members, int(behind.sum()))
 
 
@@ -161,23 +162,23 @@ def _sum(rates: Float64) -> float:
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """How many workers, and why in words."""
+    """The number of workers, and why in words."""
 
     replicas: int
     reason: str
     worker_rate: float | None
-    """Records a second that one worker is known to drain; None: not known yet."""
+    """Records a second that one worker drains; None: not known yet."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Increase:
-    """Workers that were asked for, and what the group drained before they came."""
+    """An increase that was asked for, and what the group drained before it."""
 
     at_s: float
     members: int
     drain_rate: float
     worker_rate: float | None
-    """What one worker was known to drain then."""
+    """The known rate of one worker at that time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,22 +187,22 @@ class ScaleState:
 
     replicas: int
     since_s: float
-    """When `replicas` was last changed."""
+    """When `replicas` last changed."""
     members: int
     members_since_s: float
     peaks: tuple[tuple[float, int], ...] = ()
-    """Times and needs within the cool-down, each need above those after it: the first is the highest."""
+    """Times and needs within the cool-down, each need larger than those after it: the first is the highest."""
     worker_rate: float | None = None
     increase: _Increase | None = None
-    """The last one, until its effect is known."""
+    """The last increase, until its effect is known."""
     fruitless_until_s: float = -math.inf
-    """The last increase brought nothing: no further one before this time, while the group is behind."""
+    """The last increase added no throughput: no further one before this time, while the group has a backlog."""
     fruitless_rate: float = math.inf
-    """What the group drained then; when it drains clearly more, further workers are asked for again."""
+    """What the group drained then; further workers are asked for again when it drains clearly more."""
 
     @classmethod
     def first(cls, load: Load, policy: ScalePolicy) -> Self:
-        """As the group is found, with its members: nothing is taken away before a cool-down has passed.
+        """The first state, with the group's members: no worker is removed before a cool-down has passed.
 
         Raises:
             ValueError: the group has no member, or they are not known.
@@ -227,7 +228,7 @@ def decide(state: ScaleState, load: Load, policy: ScalePolicy) -> tuple[ScaleSta
     state = _observed(state, load)
     held = _hold(state, load, policy)
     if held is not None:
-        # What is held is needed: afterwards it is not taken away at once.
+        # A number that was held counts as needed: workers are not removed immediately afterwards.
         return _at(_with_need(state, load, policy, state.replicas), load, policy, state.replicas, held)
     state = _judged_increase(_learned(state, load, policy), load, policy)
     need, why = _need(state, load, policy)
@@ -246,7 +247,7 @@ def decide(state: ScaleState, load: Load, policy: ScalePolicy) -> tuple[ScaleSta
 
 
 def _why_no_more(state: ScaleState, load: Load) -> str | None:
-    """Why no workers are added although they are needed; None: they are."""
+    """Why no workers are added although they are needed; None: they are added."""
     if _is_fruitless(state, load):
         return "but the last workers brought no more throughput: what is slow is not the workers"
     if state.increase is not None and load.time_s - state.since_s < SETTLE_S:
@@ -265,12 +266,12 @@ def _is_settled(state: ScaleState, load: Load) -> bool:
 
 
 def _is_behind(load: Load, policy: ScalePolicy) -> bool:
-    """So much waits that some worker is at work all the time."""
+    """Whether the backlog keeps some worker busy all the time."""
     return bool(load.is_behind(policy).any())
 
 
 def _hold(state: ScaleState, load: Load, policy: ScalePolicy) -> str | None:
-    """Why nothing can be concluded now; None: something can."""
+    """Why nothing can be decided now; None: something can."""
     why = None
     if load.members is None:
         why = "the members of the group are not known: kept as it is"
@@ -286,7 +287,7 @@ def _hold(state: ScaleState, load: Load, policy: ScalePolicy) -> str | None:
 
 
 def _impairment(state: ScaleState, load: Load, policy: ScalePolicy) -> str | None:
-    """What shows that the workers of a group that is behind are held up by something else; None: nothing does."""
+    """What shows that the workers of a group with a backlog are held up by something else; None: nothing does."""
     if load.drain_rate <= 0:
         return f"records wait {load.lag_s_most:.0f} s and nothing is drained: more workers do not help, see the verdict"
     busy = load.busy_rate(state.members, policy)
@@ -299,7 +300,7 @@ def _impairment(state: ScaleState, load: Load, policy: ScalePolicy) -> str | Non
 
 
 def _learned(state: ScaleState, load: Load, policy: ScalePolicy) -> ScaleState:
-    """What a worker drains, measured of those that are behind; more than is known, at any time."""
+    """What a worker drains, measured at workers with a backlog; a higher rate than the known one counts at any time."""
     known = state.worker_rate
     if not _is_behind(load, policy):
         rate = load.drain_rate / state.members
@@ -311,7 +312,7 @@ def _learned(state: ScaleState, load: Load, policy: ScalePolicy) -> ScaleState:
 
 
 def _judged_increase(state: ScaleState, load: Load, policy: ScalePolicy) -> ScaleState:
-    """Whether the last increase has brought throughput, once its workers are at work."""
+    """Judge whether the last increase added throughput, once its workers are running."""
     if not _is_behind(load, policy):
         state = replace(state, fruitless_until_s=-math.inf)
     increase = state.increase
@@ -323,7 +324,7 @@ def _judged_increase(state: ScaleState, load: Load, policy: ScalePolicy) -> Scal
     could = min(increase.drain_rate * (state.members / increase.members - 1), wanted)
     if load.drain_rate - increase.drain_rate >= GAIN_SHARE_MIN * could:
         return replace(state, increase=None)
-    # What a worker drains now is what something else lets through: that says nothing of workers.
+    # The rate is limited by something else now: it says nothing about workers.
     return replace(
         state, increase=None, fruitless_rate=load.drain_rate, worker_rate=increase.worker_rate,
         fruitless_until_s=load.time_s + max(policy.cool_down_s, SETTLE_S) * FRUITLESS_COOL_DOWNS,
@@ -331,7 +332,7 @@ def _judged_increase(state: ScaleState, load: Load, policy: ScalePolicy) -> Scal
 
 
 def _is_fruitless(state: ScaleState, load: Load) -> bool:
-    """Whether more workers would bring nothing, as the last ones did."""
+    """Whether more workers would add nothing, as the last ones did."""
     return load.time_s < state.fruitless_until_s and load.drain_rate < (1 + RECOVERY_SHARE) * state.fruitless_rate
 
 
@@ -344,7 +345,7 @@ def _need(state: ScaleState, load: Load, policy: ScalePolicy) -> tuple[int, str]
         fewer = max(low, min(state.replicas, high) - 1)
         return (
             fewer,
-            "records are drained as they come, and it is not known what a worker could drain: one fewer is tried",
+            "records are drained as they arrive, and what a worker could drain is not known: one fewer is tried",
         )
     # A partition is one worker's work at most, however much comes to it.
     wanted_rates = load.demand(policy)
@@ -354,7 +355,7 @@ def _need(state: ScaleState, load: Load, policy: ScalePolicy) -> tuple[int, str]
     least, ample = (max(crowded, math.ceil(demand / share - 1e-9)) for share in (UTILISATION_MAX, UTILISATION))
     wanted = ample if least > state.replicas or ample < state.replicas else state.replicas
     fitting = _fitting(_drainable(np.nan_to_num(load.arrive), rate), rate, load.partitions)
-    # What would not fit on fewer is kept; it is no reason for more, as long as nobody is behind.
+    # A number below which the load would not fit is kept; it is no reason for more workers while there is no backlog.
     need = min(max(low, wanted, min(fitting, state.replicas)), high)
     waits = f", {backlog:,.0f} of backlog" if backlog >= 1 else ""
     limit = f"; {high} is the most" if ample > high else ""
@@ -366,7 +367,7 @@ def _need(state: ScaleState, load: Load, policy: ScalePolicy) -> tuple[int, str]
 
 
 def _crowded(load: Load, policy: ScalePolicy, rate: float) -> int:
-    """Workers at which each drains what comes to it, where one is behind that could drain each of its partitions alone.
+    """Workers needed so that each drains its arrivals, if one lags that could drain each of its partitions alone.
 
     0: there is none. Counted is what comes, not the backlog, which is the smaller the longer it is worked at.
     """
@@ -379,12 +380,12 @@ def _crowded(load: Load, policy: ScalePolicy, rate: float) -> int:
 
 
 def _drainable(arrive: Float64, rate: float) -> Float64:
-    """Those partitions that do not nearly fill a worker: for the others no number of workers is enough."""
+    """Partitions that do not nearly fill a worker: for the others no number of workers is enough."""
     return np.asarray(arrive[arrive < UTILISATION_MAX * rate], dtype=np.float64)
 
 
 def _fitting(arrive: Float64, rate: float, partitions: int) -> int:
-    """Workers at which a worker drains any one of some partitions beside average ones of them; 0: one is enough."""
+    """Workers needed so that each can drain any one of some partitions plus average ones; 0: one is enough."""
     if len(arrive) < 2:
         return 0
     others = np.maximum((arrive.sum() - arrive) / (len(arrive) - 1), 1e-9)
@@ -393,7 +394,7 @@ def _fitting(arrive: Float64, rate: float, partitions: int) -> int:
 
 
 def _with_need(state: ScaleState, load: Load, policy: ScalePolicy, need: int) -> ScaleState:
-    """`need` among those of the cool-down; each is kept that is above all later ones."""
+    """Add `need` to those of the cool-down; only needs above all later ones are kept."""
     recent = _within(state.peaks, load.time_s - policy.cool_down_s)
     return replace(state, peaks=(*(one for one in recent if one[1] > need), (load.time_s, need)))
 
@@ -408,7 +409,7 @@ def _at(state: ScaleState, load: Load, policy: ScalePolicy, replicas: int, reaso
     if bounded != state.replicas:
         increase = state.increase
         if bounded > state.replicas and state.members and math.isfinite(load.drain_rate):
-            # They could drain so much, though traffic that has just begun to grow may not have shown it.
+            # They can drain this much, although traffic that has just begun to grow may not have shown it yet.
             before = max(load.drain_rate, state.members * (state.worker_rate or 0.0))
             increase = _Increase(load.time_s, state.members, before, state.worker_rate)
         state = replace(state, replicas=bounded, since_s=load.time_s, increase=increase)

@@ -1,4 +1,4 @@
-"""Decisions on every group that the monitor watches, from its snapshots: what `/scale/{group}` says. Pure."""
+"""Decides for every group that the monitor watches, from its snapshots: the answers of `/scale/{group}`. Pure."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,11 +15,11 @@ from streams.monitor.snapshot import Snapshot
 from streams.monitor.window import ABSENT
 
 RATE_S: Final = 30.0
-"""Rates are those of the last so many seconds: the verdict's are of its whole window, which is slow for a burst."""
+"""Rates are averages over this time: the verdict uses its whole window, which reacts slowly to a burst."""
 
 
 def load_of(group: GroupLag) -> Load:
-    """The group as the autoscaler sees it. Partitions of topics that it has left are none of its load."""
+    """The group as the autoscaler sees it, without partitions of topics that it has left."""
     window = group.window
     counted = group.verdicts.reason != Reason.LEFT_TOPIC
     arrive, drain = _rates(group)
@@ -35,7 +35,7 @@ def load_of(group: GroupLag) -> Load:
 
 
 def _owners(group: GroupLag) -> Int64:
-    """Numbers of the members that have the partitions; NOBODY where several members go by one name."""
+    """Numbers of the members that have the partitions; NOBODY where several members share one name."""
     numbers = {name: number for number, name in enumerate(sorted(set(group.owners.values())))}
     found = np.full(len(group.lag), NOBODY, dtype=np.int64)
     if len(numbers) < min(len(group.group.members or ()), len(group.owners)):
@@ -46,7 +46,7 @@ def _owners(group: GroupLag) -> Int64:
 
 
 def _rates(group: GroupLag) -> tuple[Float64, Float64]:
-    """Records a second that come to each partition and that are committed of it."""
+    """By partition, records a second that arrive and that are committed."""
     window = group.window
     times = window.time_ms
     unknown = np.full(len(group.lag), np.nan)
@@ -68,14 +68,14 @@ def _rates(group: GroupLag) -> tuple[Float64, Float64]:
 
 @dataclass(frozen=True, slots=True)
 class Told:
-    """A decision with what it was made from."""
+    """A decision with its inputs."""
 
     load: Load
     decision: Decision
 
 
 class ScaleBook:
-    """`observe` each snapshot, in one thread; `row` may be asked from any."""
+    """Call `observe` with each snapshot, in one thread; any thread may call `row`."""
 
     def __init__(self, policy: ScalePolicy) -> None:
         self._policy = policy
@@ -83,7 +83,7 @@ class ScaleBook:
         self._told: Mapping[str, Told] = {}
 
     def observe(self, snapshot: Snapshot) -> None:
-        """Decide again for each group. A snapshot without a new round changes nothing: what is old is no reason."""
+        """Decide again for each group. A snapshot without a new round changes nothing: its offsets are old."""
         if snapshot.failure is not None:
             return
         told: dict[str, Told] = {}
@@ -94,7 +94,7 @@ class ScaleBook:
             state = self._states.get(name)
             if state is None:
                 if not load.members:
-                    continue  # nobody knows how many there should be: an autoscaler keeps what it has
+                    continue  # the number is not known: an autoscaler keeps what it has
                 state = ScaleState.first(load, self._policy)
             self._states[name], decision = decide(state, load, self._policy)
             told[name] = Told(load, decision)
@@ -103,7 +103,7 @@ class ScaleBook:
         self._told = told
 
     def row(self, group: str) -> dict[str, Any] | None:
-        """What is told of a group: `replicas`, the reason, and the figures; None: nothing is known to go by."""
+        """Answer for a group: `replicas`, the reason, and the figures; None: too little is known."""
         told = self._told.get(group)
         if told is None:
             return None

@@ -1,11 +1,12 @@
 """The service level objective: 99% of events are visible within 60 s of their arrival. Pure.
 
 Measured from the workers' `streams_arrival_age_seconds`: from the record's timestamp to the commit. Dead letters are
-not visible at all; what has waited for longer than 60 s counts while it waits, or a dead flow would keep its objective.
-What happened before the arrival (a tracker without a network, a file of last week's events) is not our doing and does
-not count; the events' own age is told beside it. *Burn rate*: how many times faster than allowed the error budget goes
-(1: it is used up exactly at the end of the period). Prometheus keeps the long windows (deploy/prometheus); the monitor
-tells what it has seen itself.
+never visible. Events that have waited for more than 60 s count as missed while they wait; otherwise a dead flow would
+meet its objective. Delays before the arrival (a tracker without a network, a file of last week's events) do not count;
+the age by event time is reported separately. *Burn rate*: how many times faster than allowed the error budget goes (1:
+it is used up exactly at the end of the period). Prometheus keeps the long windows (deploy/prometheus); the monitor
+reports only the
+time since its start.
 """
 
 from collections import deque
@@ -15,27 +16,27 @@ from typing import Final
 
 OBJECTIVE: Final = 0.99
 VISIBLE_S: Final = 60.0
-"""A bucket of the workers' histogram ends here."""
+"""Upper bound of a bucket of the workers' histogram."""
 EVENTS_MIN: Final = 100
-"""Fewer events than these are not judged: one of them would be more than the objective allows."""
+"""Fewer events than these are not judged: one bad event would already exceed the objective."""
 WINDOWS_S: Final[Mapping[str, float]] = {"5m": 300.0, "1h": 3_600.0, "6h": 21_600.0}
 POINTS_MAX: Final = 5_000
 
 
 @dataclass(frozen=True, slots=True)
 class Counts:
-    """Events so far, dead letters among them, and those that were visible in time. Cumulative, of one process."""
+    """Events so far, with dead letters, and those that were visible in time. Cumulative, of one process."""
 
     total: float
     good: float
-    """Within `VISIBLE_S` of their arrival."""
+    """Visible within `VISIBLE_S` of their arrival."""
     young: float = 0.0
-    """Within `VISIBLE_S` of their own time."""
+    """Visible within `VISIBLE_S` of their event time."""
 
 
 @dataclass(frozen=True, slots=True)
 class SloWindow:
-    """What became of the events of a window. `burn_rate` None: there were fewer than `EVENTS_MIN`."""
+    """Events of a window. `burn_rate` None: there were fewer than `EVENTS_MIN`."""
 
     seconds: float
     events: float
@@ -45,7 +46,7 @@ class SloWindow:
 
 @dataclass(frozen=True, slots=True)
 class Slo:
-    """The objective as far as it was watched. Shares None: no event yet; `budget_left` below 0: missed.
+    """The objective since watching began. Shares None: no event yet; `budget_left` below 0: missed.
 
     With fewer than `EVENTS_MIN` events the whole budget is left.
     """
@@ -62,7 +63,7 @@ class Slo:
 
 
 class SloTracker:
-    """Adds up the counters of all workers, through their restarts. Time is an argument."""
+    """Adds up the counters of all workers, across their restarts. Time is an argument."""
 
     def __init__(self) -> None:
         self._last: dict[str, Counts] = {}
@@ -70,10 +71,10 @@ class SloTracker:
         """(time in s, events, bad ones) since watching began."""
         self._events = self._bad = self._young = 0.0
         self._waiting: float | None = None
-        """Events that were waiting for too long when watching began: not ours."""
+        """Events that had waited too long before watching began: not counted."""
 
     def observe(self, now_s: float, workers: Mapping[str, Counts], waiting: float = 0.0) -> None:
-        """Take in the counters of the workers that answered; what one counted before it was seen is not ours.
+        """Add the counters of the workers that answered; counts from before a worker was first seen are left out.
 
         `waiting`: events that have waited for more than `VISIBLE_S` and are not committed. Each is bad already; once it
         is committed, late, it is counted there and waits no more.
@@ -83,7 +84,7 @@ class SloTracker:
         for worker, counts in workers.items():
             before = self._last.get(worker)
             if before is not None:
-                if counts.total < before.total:  # it was started anew
+                if counts.total < before.total:  # the worker was restarted
                     before = Counts(0.0, 0.0)
                 events = counts.total - before.total
                 good = min(max(counts.good - before.good, 0.0), events)
@@ -95,7 +96,7 @@ class SloTracker:
         self._points.append((now_s, max(self._events + overdue, 0.0), max(self._bad + overdue, 0.0)))
 
     def judge(self) -> Slo:
-        """How the objective stands."""
+        """State of the objective."""
         if not self._points:
             return Slo(None, None, 1.0, 0.0, 0.0, 0.0, {})
         now_s, events, bad = self._points[-1]

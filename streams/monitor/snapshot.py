@@ -1,4 +1,4 @@
-"""Everything the monitor knows at one moment: what the page, the metrics and the API show. Immutable."""
+"""Everything the monitor knows at one moment, for the page, the metrics and the API. Immutable."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -15,14 +15,14 @@ from streams.monitor.workers import WorkerState
 
 @dataclass(frozen=True, slots=True)
 class DeadLetters:
-    """A dead-letter topic, counted by letters: however often one was tried, it is one."""
+    """A dead-letter topic, counted by letters: several attempts of one letter count once."""
 
     topic: str
     letters: int
     open: int
-    """Those that nothing was done about yet."""
+    """Letters that nothing was done about yet."""
     grown: int
-    """More letters since the oldest count."""
+    """Letters added since the oldest count in the window."""
     grown_s: float
 
 
@@ -52,19 +52,19 @@ class Snapshot:
     """Events a second by outcome, over all workers."""
     dead_letters: tuple[DeadLetters, ...]
     failure: str | None
-    """Why there is no newer round; None: there is none missing."""
+    """Why there is no newer round; None: the round is current."""
     missing: tuple[MissingTopic, ...] = ()
-    """Topics that flows cannot do without and the cluster does not have."""
+    """Missing topics of flows."""
     growths: tuple[GrowthView, ...] = ()
-    """Of flows that are being grown in place."""
+    """Growths in place that are under way."""
     growth_records: Mapping[str, Sequence[GrowthRecord]] = field(default_factory=dict)
-    """By group of a flow: all growths that it has had, as far as their records say."""
+    """By group of a flow, all its growths on record."""
     flow_rates: Mapping[str, float] = field(default_factory=dict)
     """Events a second by flow and outcome (`workers.FLOW_OUTCOME`), over all workers."""
     topic_rates: Mapping[str, float] = field(default_factory=dict)
-    """Offsets a second that topics grow by."""
+    """Offsets a second by topic."""
 
     @property
     def age_s(self) -> float:
-        """How old the newest round is."""
+        """Age of the newest round."""
         return max(0.0, (self.time_ms - self.round.time_ms) / 1000.0)

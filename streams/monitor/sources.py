@@ -1,7 +1,7 @@
-"""Looks at the newest records of every source: when they came, when they happened, of which device class they are.
+"""Reads the newest records of every source: when they arrived, when they happened, and their device class.
 
-What is read is bounded: of each partition the newest records since the last look, at most `RECORDS_MAX` in all. A
-device class that sends less than one of them is not seen in a look: its silence must be allowed to last longer.
+Reading is bounded: of each partition the newest records since the last look, at most `RECORDS_MAX` in all. A device
+class with few events may be missed by a look: allow it a longer silence.
 """
 
 import time
@@ -34,7 +34,7 @@ log = structlog.get_logger(__name__)
 RECORDS_MAX: Final = 6_000
 PER_PARTITION_MAX: Final = 500
 ASK_AGAIN_S: Final = 15.0
-"""A registry that did not answer is left alone for so long."""
+"""Pause before a registry that did not answer is asked again."""
 
 
 def sources_of(flows: Sequence[Pipeline], settings: Settings) -> list[Source]:
@@ -65,7 +65,7 @@ class SourceWatch:
         self._times = {flow.source: _EventTimes(settings, flow) for flow in flows}
 
     def look(self, found: Round) -> None:
-        """Read what is new since the last look. Only so far as the round knows the ends of the logs.
+        """Read what is new since the last look, for logs whose ends the round knows.
 
         Raises:
             StreamsError: the records cannot be read.
@@ -88,7 +88,7 @@ class SourceWatch:
                 if end < 0 or known == end:
                     self._read_to.setdefault((topic, partition), 0)
                     continue
-                if known > end:  # another topic of the same name
+                if known > end:  # the topic was recreated
                     known = 0
                 spans.append(Span(topic, partition, max(low, known, end - per_partition), end, per_partition))
         for span, read in self._log_reader.read(spans).items() if spans else ():
@@ -97,7 +97,7 @@ class SourceWatch:
 
     def _take(self, span: Span, read: Read, now_ms: int) -> None:
         key = (span.topic, span.partition)
-        # What was not there at the last look came since, whatever its producer's clock says.
+        # Records that were not there at the last look arrived since then, whatever the producer's clock says.
         since_ms = self._looked_ms if key in self._read_to else None
         if read.complete or len(read.records) == span.records_max:
             self._read_to[key] = span.end
@@ -129,7 +129,7 @@ def _key(record: Message) -> bytes:
 
 
 class _EventTimes:
-    """Event times inside of records, by the same decoder that workers use: what is invalid does not count."""
+    """Reads event times from records with the decoder that workers use: invalid records do not count."""
 
     def __init__(self, settings: Settings, flow: Pipeline) -> None:
         self._decoder = decoder_of(flow, settings)

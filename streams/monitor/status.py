@@ -1,4 +1,4 @@
-"""The words for a lag verdict, with the codes that Burrow gave them: they are in metrics, URLs and alerts."""
+"""The names of lag verdicts with Burrow's codes: they are used in metrics, URLs and alerts."""
 
 from collections.abc import Iterable
 from enum import IntEnum
@@ -8,21 +8,21 @@ class Status(IntEnum):
     """Verdict on a partition or on a whole group. A group is OK, WARN, ERR or NOTFOUND."""
 
     NOTFOUND = 0
-    """No such group, or it has neither committed anything nor a member with a partition."""
+    """No such group, or a group that has committed nothing and whose members have no partition."""
     OK = 1
     WARN = 2
-    """Behind, and not catching up."""
+    """The group lags, and is not catching up."""
     ERR = 3
-    """A partition: records are lost to the group. A group: a partition of it is worse than WARN."""
+    """Partition: records are lost to the group. Group: a partition of it is worse than WARN."""
     STOP = 4
-    """Nobody works on the partition."""
+    """The partition has no consumer."""
     STALL = 5
-    """Somebody does, and does not get on."""
+    """The partition has a consumer, which makes no progress."""
     REWIND = 6
-    """Went back, and has not caught up with where it was."""
+    """The position went back, and has not caught up with where it was."""
 
 
 def group_status(partitions: Iterable[Status]) -> Status:
-    """Verdict on a group: that of its worst partition, with everything worse than WARN told as ERR (Burrow's rule)."""
+    """Verdict on a group: that of its worst partition; everything worse than WARN becomes ERR (Burrow's rule)."""
     found = max(partitions, default=Status.NOTFOUND)
     return min(found, Status.ERR)

@@ -1,4 +1,4 @@
-"""Rates: of counters that workers tell, and of the ends of topics. Pure."""
+"""Rates of workers' counters and of the ends of topics. Pure."""
 
 from collections import deque
 from collections.abc import Mapping, Sequence
@@ -8,7 +8,7 @@ from streams.kafka.round import Round
 from streams.monitor.workers import Address, WorkerState
 
 ENDS_S: Final = 30.0
-"""A topic's rate is that of so long."""
+"""A topic's rate is averaged over this time."""
 
 Counts = Mapping[str, Mapping[str, float]]
 """By process, and by name."""
@@ -19,11 +19,11 @@ class CounterRates:
 
     def __init__(self) -> None:
         self._totals: dict[tuple[Address, str], Mapping[str, float]] = {}
-        """Of each process, when it last answered."""
+        """When each process last answered."""
         self._at_s = 0.0
 
     def look(self, counts: Mapping[Address, Counts], now_s: float) -> dict[str, float]:
-        """Gained a second since the last look, over all workers; one that was restarted counts from zero."""
+        """Increase a second since the last look, over all workers; a restarted worker counts from zero."""
         gained = dict[str, float]()
         totals, self._totals = self._totals, {}
         for address, processes in counts.items():
@@ -41,18 +41,18 @@ class CounterRates:
 
 
 def by_worker(workers: Sequence[WorkerState]) -> tuple[dict[Address, Counts], dict[Address, Counts]]:
-    """What workers count: events by outcome, and by flow and outcome."""
+    """Counters of workers: events by outcome, and by flow and outcome."""
     return {one.address: one.outcomes for one in workers}, {one.address: one.flows for one in workers}
 
 
 class TopicRates:
-    """Offsets a second that topics grow by, from round to round; the markers of transactions are among them."""
+    """Offsets a second that topics grow by, from round to round; transaction markers are included."""
 
     def __init__(self) -> None:
         self._rounds: deque[tuple[int, dict[str, int]]] = deque()
 
     def look(self, found: Round) -> dict[str, float]:
-        """Of each topic that was there for the time of two rounds, and was not created again since."""
+        """Rates of topics that existed in two rounds and were not recreated between them."""
         if self._rounds and found.time_ms <= self._rounds[-1][0]:
             return self._rates()
         ends = {

@@ -1,15 +1,15 @@
-"""When a record came, by its offset: from log ends seen at a time, and from records' own timestamps. Pure.
+"""When a record arrived, by its offset: from log ends seen at a time, and from records' timestamps. Pure.
 
 Two kinds of knowledge about one partition:
 
-- *Seen*: at time t the log ended at offset e. So what is before e came before t, and what is not came after it.
-- *Told*: the broker's timestamp of the record at offset o. It is believed as far as what was seen allows: a tracker's
-  clock, or a file of yesterday's events, does not make lag out of a record that came a second ago.
+- *Seen*: at time t the log ended at offset e. So records before e arrived before t, and all others after it.
+- *Told*: the broker's timestamp of the record at offset o. It is used within the limits of what was seen: a tracker's
+clock, or a file of yesterday's events, does not turn a record that arrived a second ago into lag.
 
-The timestamp of a transaction marker is as good for times. It says nothing about records: see `hint`.
+The timestamp of a transaction marker is as good as a record's, but is no evidence of a record: see `hint`.
 
-Between two such points the time is interpolated. Before the first one it is not known: whoever asks gets the first
-point's time, which is then a lower bound of the age.
+Between two such points the time is interpolated. Before the first point it is not known: the result is the first
+point's time, so the age is a lower bound.
 """
 
 import bisect
@@ -20,9 +20,9 @@ import numpy as np
 from streams.batch.columns import Float64, Int64
 
 POINTS_MAX: Final = 256
-"""Points kept per partition and kind; the oldest half is thinned when there are more."""
+"""Points kept per partition and kind; when there are more, the oldest half is thinned out."""
 EMPTY_RANGES_MAX: Final = 16
-"""Ranges of offsets without a record that are remembered per partition; the first of them is forgotten for another."""
+"""Ranges without records that are remembered per partition; the first is forgotten for a new one."""
 _NOWHERE: Final = 1 << 62
 
 
@@ -33,16 +33,18 @@ class Timeline:
 
     def __init__(self) -> None:
         self._seen: list[tuple[int, int, int]] = []
-        """(End of the log, when it was first and when it was last seen to be there)."""
+        """(End of the log, when it was first and when it was last seen there)."""
         self._told: list[tuple[int, int]] = []
         self._hint: tuple[int, int] | None = None
         """Offset and timestamp of the newest entry of the log, which may be a transaction marker."""
         self._empty: list[tuple[int, int]] = []
-        """There is no record at these offsets (the latter excluded): transaction markers, aborted, compacted away. In
-        order, none of them touching another."""
+        """Ranges of offsets (end excluded) without records: transaction markers, aborted, compacted away.
+
+        In order, none touching another.
+        """
 
     def see(self, end: int, time_ms: int) -> None:
-        """At `time_ms` the log ended at `end`. An end before an earlier one means another log: all is forgotten."""
+        """At `time_ms` the log ended at `end`. A smaller end than before means another log: all is forgotten."""
         seen = self._seen
         if seen and end < seen[-1][0]:
             self._seen, self._told, self._hint, self._empty = [(end, time_ms, time_ms)], [], None, []
@@ -63,7 +65,7 @@ class Timeline:
             self._told = self._told[1::2]
 
     def hint(self, offset: int, timestamp_ms: int) -> None:
-        """Timestamp of what is at `offset`, a record or a transaction marker: good for times, no proof of a record."""
+        """Timestamp of what is at `offset`, a record or a transaction marker: a time, but no evidence of a record."""
         self._hint = (offset, timestamp_ms)
 
     def skip(self, first: int, until: int) -> None:
@@ -81,13 +83,13 @@ class Timeline:
         return next((until for first, until in self._empty if first <= offset < until), offset)
 
     def knows(self, offset: int) -> bool:
-        """Whether the record at `offset` itself was read for its timestamp."""
+        """Whether the timestamp of the record at `offset` itself is known."""
         place = bisect.bisect_left(self._told, (offset,))
         return place < len(self._told) and self._told[place][0] == offset
 
     @property
     def first(self) -> int:
-        """The first offset whose time is known; what is before it is at least as old."""
+        """The first offset whose time is known; earlier records are at least as old."""
         hint = [self._hint] if self._hint is not None else []
         return min([points[0][0] for points in (self._seen, self._told, hint) if points], default=_NOWHERE)
 
@@ -108,7 +110,7 @@ class Timeline:
         return np.interp(offsets, place, time), time[before], time[after]
 
     def _points(self) -> list[tuple[int, int]]:
-        """Both kinds by offset, times never falling, told ones kept within what was seen."""
+        """Points of both kinds by offset, times never falling, timestamps limited by what was seen."""
         told = self._told
         if self._hint is not None and not self.knows(self._hint[0]):
             told = sorted([*told, self._hint])
@@ -116,7 +118,7 @@ class Timeline:
         stamps = [stamp for _, stamp in told[:1]]
         floor, i = min([*stamps, *(time for _, time, _ in self._seen[:1])]), 0
         for end, first, last in self._seen:
-            # Every record before `end` had come by `first`.
+            # Every record before `end` had arrived by `first`.
             while i < len(told) and told[i][0] < end:
                 floor = min(max(told[i][1], floor), first)
                 merged.append((told[i][0], floor))
@@ -124,7 +126,7 @@ class Timeline:
             if merged and merged[-1][0] < end - 1:
                 floor = max(first, floor)
                 merged.append((end - 1, floor))
-            # The record at `end` came after `last`; when it is told, that is the better point.
+            # The record at `end` arrived after `last`; its own timestamp, if known, is the better point.
             floor = max(floor, last)
             if i == len(told) or told[i][0] != end:
                 merged.append((end, floor))

@@ -1,4 +1,4 @@
-"""How far flows are with growing in place, and for how long nothing has changed. Pure."""
+"""How far flows are with growing in place, and how long nothing has changed. Pure."""
 
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,11 +11,11 @@ from streams.growth.stages import Phase
 from streams.kafka.round import Round
 
 STILL_S_MAX: Final = 60.0
-"""Keys of a growth that has begun wait until all partitions have cut and adopted: nothing may stand for so long."""
+"""Keys wait until all partitions have cut and adopted: a growth must not stand still in these steps."""
 WAITING_S_MAX: Final = 300.0
-"""Nobody waits for the other steps but the growth."""
+"""In the other steps no keys wait."""
 SETTLING_S_MAX: Final = 1_800.0
-"""The last step takes the quiet time, ten minutes by default, and begins again with each record by the old number."""
+"""The last step takes the quiet time, ten minutes by default, and restarts with each record by the old number."""
 CLEARING: Final = "cleared"
 SETTLING: Final = "settled"
 
@@ -26,11 +26,11 @@ class GrowthView:
 
     status: GrowthStatus
     still_s: float
-    """Since anything of it has changed, or the monitor was started."""
+    """Time since it last changed, or since the monitor was started."""
 
 
 def stands_still(view: GrowthView) -> bool:
-    """Whether somebody should look: of keys that wait for it after a minute, else later.
+    """Whether somebody should look: after a minute if keys wait for it, else later.
 
     As the alert `GrowthStandsStill` of `deploy/prometheus/rules` has it.
     """
@@ -42,15 +42,15 @@ def stands_still(view: GrowthView) -> bool:
 
 
 class GrowthTracker:
-    """Remembers when each growth has changed last."""
+    """Tracks when each growth last changed."""
 
     def __init__(self, flows: Sequence[Pipeline]) -> None:
         self._flows = flows
         self._changed: dict[str, tuple[Hashable, float]] = {}
-        """By flow: what it was like, and since when, in monotonic seconds."""
+        """By flow, its state and since when, in monotonic seconds."""
 
     def look(self, found: Round, records: Mapping[str, Sequence[GrowthRecord]], now_s: float) -> tuple[GrowthView, ...]:
-        """The growths that are under way. `records` are of growth topics, by their names; `now_s` is monotonic."""
+        """The growths that are under way. `records` of growth topics by topic; `now_s` is monotonic."""
         counts = dict(found.topics)
         views = []
         for flow in self._flows:
@@ -70,14 +70,14 @@ class GrowthTracker:
 
 
 def _mark(found: Found, status: GrowthStatus, now: Round) -> Hashable:
-    """What differs as soon as a growth has made progress."""
+    """A value that differs as soon as a growth has made progress."""
     counts = tuple(topic.partitions for topic in found.topics)
     adopting = _cycles(found, now) if status.step == "adopted" else ()
     return status.record, counts, tuple(status.states), adopting
 
 
 def _cycles(found: Found, now: Round) -> Hashable:
-    """Cycles of the partitions that take state over: they commit pieces of it."""
+    """Commit cycles of the partitions that take state over: they commit it in pieces."""
     number = next((place for place, one in enumerate(now.groups) if one.name == found.flow.group), -1)
     first = now.base.get(found.flow.source, 0)
     last = first + found.counts.get(found.flow.source, 0)

@@ -26,17 +26,17 @@ from streams.monitor.verdict import evaluate
 from streams.monitor.window import ABSENT, Owned, Window
 
 MARKERS_MAX: Final = 16
-"""A lag of up to so many offsets may be transaction markers and no record: it is looked up."""
+"""A lag of up to so many offsets may consist of transaction markers: it is looked up."""
 SPREAD_SHARE: Final = 0.1
-"""A time that is known better than this share of the age is not looked up."""
+"""A time that is known to this share of the age is not looked up."""
 FLOW_COMMITS_S: Final = 1.0
-"""The workers of a declared flow commit at least so often while there is anything to commit."""
+"""The workers of a declared flow commit at least this often while there is anything to commit."""
 UNSEEN_ROUNDS_MAX: Final = 3
-"""A group whose offsets cannot be had for so many rounds is forgotten."""
+"""A group whose offsets cannot be read for so many rounds is forgotten."""
 
 
 class LagTracker:
-    """Everything that is remembered. One thread."""
+    """The state of all groups. One thread."""
 
     def __init__(
         self,
@@ -60,15 +60,15 @@ class LagTracker:
         self._open = OpenTransactions()
         self._time_ms = 0
         self._behind: dict[Partition, list[tuple[GroupSamples, int]]] = {}
-        """Who is behind in each partition, as of the newest round: the same log is looked up once for all groups."""
+        """Groups with lag in each partition, as of the newest round: each log is looked up once for all groups."""
 
     @property
     def is_new(self) -> bool:
-        """Whether nothing is noted yet: then the newest timestamps of all logs are worth asking for."""
+        """Whether there was no round yet: then the newest timestamps of all logs are worth reading."""
         return not self._time_ms
 
     def note(self, found: Round) -> None:
-        """Take a round in."""
+        """Process a round."""
         self._open.note(found)
         self.states.note(found)
         self._time_ms = found.time_ms
@@ -122,7 +122,7 @@ class LagTracker:
         timelines = [self._timeline(key) for key in samples.rows]
         for row in np.flatnonzero(position < end).tolist():
             position[row] = timelines[row].position(int(position[row]))
-        # A partition without a leader has no end to compare with: its lag is what it was.
+        # A partition without a leader has no end to compare with: its lag stays as it was.
         lag = np.where(known, np.maximum(end - position, 0), last)
         samples.end, samples.position = end, position
         samples.deleted = np.where(known & (offset != ABSENT), np.maximum(low - offset, 0), 0)
@@ -137,7 +137,7 @@ class LagTracker:
                 samples.owners[row] = member.client_id or member.member_id
                 samples.owned_ms[row] = found.time_ms
                 samples.holders[samples.rows[row]] = member.member_id
-        # Who had it within the window and is gone is missed: that may be an outage.
+        # A member that had it within the window and is gone: that may be an outage.
         is_read = {found.partitions[number][0] for number in assigned}
         is_missed = found.time_ms - samples.owned_ms <= self._samples_kept * self._interval_ms
         is_elsewhere = np.array([bool(is_read) and topic not in is_read for topic, _ in samples.rows], dtype=np.bool_)
@@ -169,7 +169,7 @@ class LagTracker:
         return replace(group, members=members)
 
     def _unplaced(self, samples: GroupSamples, counts: dict[str, int]) -> Bools:
-        """Partitions of a flow's source for which its journal, and with it its state, has none of the same number."""
+        """Partitions of a flow's source for which its journal has no partition of the same number."""
         flow = self._flows.get(samples.group.name)
         places = 0 if flow is None else counts.get(flow.journal, 0)
         if flow is None or not places:
@@ -238,7 +238,7 @@ class LagTracker:
         return (3, -spread_ms)
 
     def learn(self, answers: Iterable[Answer]) -> None:
-        """Take answers in."""
+        """Process answers."""
         for answer in answers:
             question = answer.question
             key = (question.topic, question.partition)
@@ -254,15 +254,15 @@ class LagTracker:
                     samples.lag[row, -1] = max(int(samples.end[row]) - position, 0)
 
     def open_questions(self, count_max: int) -> list[Question]:
-        """First records of open transactions of which it is not known when they began; to be read uncommitted."""
+        """First records of open transactions whose beginning was not seen; to be read uncommitted."""
         return self._open.questions(count_max)
 
     def learn_open(self, answers: Iterable[Answer]) -> None:
-        """Take answers to `open_questions` in."""
+        """Process answers to `open_questions`."""
         self._open.learn(answers)
 
     def _policy(self, group: str) -> Policy:
-        """That of a group; workers of a flow commit every moment, so they need not be watched to learn how often."""
+        """Limits for a group; workers of a flow commit all the time, so their rhythm need not be learned."""
         policy = self._policies.policy(group)
         if group in self._flows and policy.commits_s is None:
             return replace(policy, commits_s=FLOW_COMMITS_S)

@@ -35,7 +35,7 @@ from streams.monitor.reasons import STATUS_OF, Reason
 from streams.monitor.window import ABSENT, Owned, Window
 
 NEVER: Final = np.inf
-"""Seconds to catch up of who does not."""
+"""Seconds to catch up for a group that is not catching up."""
 _STATUS_CODES: Final = np.array([STATUS_OF[reason] for reason in Reason], dtype=np.int8)
 _NOTHING_TO_CATCH_UP: Final = (Reason.ON_TIME, Reason.LEFT_TOPIC, Reason.BETWEEN_COMMITS, Reason.BETWEEN_RUNS)
 
@@ -47,11 +47,11 @@ class Verdicts:
     status: Int8
     reason: Int8
     unmoved_s: Float64
-    """How long the position has not moved, as far as it has been watched."""
+    """How long the position has not moved, as far as it was watched."""
     rhythm_s: Float64
     """How often it moves while there is something to read, as learned or declared; NaN: not known yet."""
     back_by: Int64
-    """REWIND: records that it is short of where it was."""
+    """REWIND: how many records it is short of its earlier position."""
     consume_rate: Float64
     arrive_rate: Float64
     catch_up_s: Float64
@@ -66,7 +66,7 @@ def evaluate(window: Window, policy: Policy) -> Verdicts:
     growth = growth_of(window, policy, pace)
     lag = window.lag[:, -1] if window.lag.shape[1] else np.zeros(n, dtype=np.int64)
     last = window.offset[:, -1] if window.offset.shape[1] else np.full(n, ABSENT, dtype=np.int64)
-    # Who assigns partitions by hand is no member, and has not left as long as its position moves.
+    # A consumer that assigns partitions by hand is no member; as long as its position moves it has not left.
     left = window.left & (last != ABSENT) & ~motion.moved
     trouble = (lag > 0) | (window.beyond > 0) | (window.deleted > 0) | (window.unreadable > 0)
     back_by = np.where(motion.went_back & (lag > 0), motion.offset_max - last, 0)

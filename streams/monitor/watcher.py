@@ -1,6 +1,6 @@
 """The monitor's loop: reads offsets, sources and workers at every interval, and makes a snapshot of them.
 
-A round that fails, however it does, is a state of the monitor; the next one comes all the same.
+A failed round is part of the monitor's state; the next round follows as usual.
 """
 
 import threading
@@ -38,7 +38,7 @@ log = structlog.get_logger(__name__)
 
 HISTORY_POINTS: Final = 240
 AGAIN_S: Final = 1.0
-"""After a failed round the next one comes so soon, if the interval is not shorter."""
+"""Pause after a failed round, if the interval is not shorter."""
 STOP_S: Final = 5.0
 """How long `stop` waits for a round that is under way."""
 
@@ -46,7 +46,7 @@ Listener = Callable[[Snapshot], None]
 
 
 class Watcher:
-    """Runs until stopped, in a thread of its own. It waits for a broker, registry or worker that is away."""
+    """Runs until stopped, in a thread of its own. It waits for a broker, registry or worker that does not answer."""
 
     def __init__(
         self,
@@ -87,7 +87,7 @@ class Watcher:
             hours=settings.streams_monitor_history_hours,
             memory_mb_max=settings.streams_monitor_history_mb_max,
         )
-        """What charts show; any thread."""
+        """Data of the charts; any thread."""
         self._rounds = self._failures = 0
         self._round_s = 0.0
         self._offsets_at_s: float | None = None
@@ -107,17 +107,17 @@ class Watcher:
         return self._interval_s
 
     def listen(self, listener: Listener) -> None:
-        """Have `listener` called with each snapshot, in the watcher's thread. Before `start`."""
+        """Call `listener` with each snapshot, in the watcher's thread. Use it before `start`."""
         self._listeners.append(listener)
 
     def start(self) -> None:
-        """Begin."""
+        """Start the thread."""
         self._quiet_since_s = time.monotonic()
         self._dead_letters.start()
         self._thread.start()
 
     def stop(self) -> None:
-        """End. A round that does not end within `STOP_S` is left to end with the process, and what it holds with it."""
+        """Stop. A round that takes longer than `STOP_S` ends with the process, and its connections with it."""
         self._stop.set()
         self._dead_letters.stop()
         if self._thread.is_alive():
@@ -130,7 +130,7 @@ class Watcher:
         self._workers.close()
 
     def health(self) -> Health:
-        """How the monitor is now; from any thread."""
+        """State of the monitor itself; from any thread."""
         now_s = time.monotonic()
         return Health(
             interval_s=self._interval_s,
@@ -189,7 +189,7 @@ class Watcher:
             listener(snapshot)
 
     def _warn_of_lacking_rights(self) -> None:
-        """Say once what the monitor cannot see: topics that it may not describe are not listed to it."""
+        """Log once what the monitor cannot see: topics that it may not describe are not listed to it."""
         self._doing = "rights"
         try:
             found = lacking(admin_client(self._settings), rights_of([Role.MONITOR], self._flows))

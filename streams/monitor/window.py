@@ -1,4 +1,4 @@
-"""Samples of partitions over a window of time, in columns: what a lag verdict is made from. Pure."""
+"""Samples of partitions over a window of time, in columns: the input of a lag verdict. Pure."""
 
 from dataclasses import dataclass
 from enum import IntEnum
@@ -8,7 +8,7 @@ from streams.batch.columns import Bools, Float64, Int8, Int64
 from streams.monitor.moves import Moves
 
 ABSENT: Final = -1
-"""Offset of a partition that the group has not committed (yet)."""
+"""Offset of a partition for which the group has committed nothing (yet)."""
 
 
 class Owned(IntEnum):
@@ -23,10 +23,10 @@ class Owned(IntEnum):
 class Window:
     """Samples of n partitions at s times, oldest first. A partition unknown at a time has ABSENT there, and lag 0.
 
-    `offset` is what the group had committed, `lag` the records from there to the last stable offset. `active` says that
-    there were commits since the sample before, also such as did not move. `lag_s`: age of the oldest record not
-    committed (0: there is none). `deleted` and `beyond`: records deleted before they were read; records by which the
-    position is past the end of the log. `unreadable`: records after an open transaction, which nobody can read yet;
+    `offset` is the group's committed offset, `lag` the records from there to the last stable offset. `active` says that
+    there were commits since the previous sample, including those at the same offset. `lag_s`: age of the oldest record
+    not committed (0: there is none). `deleted` and `beyond`: records deleted before they were read; records by which
+    the position is past the end of the log. `unreadable`: records after an open transaction, which nobody can read yet;
     `open_s`: how long that transaction has been seen to be open. `left`: members of the group have partitions of other
     topics, and none has had one of this topic for longer than the window. `unplaced`: the group is that of a flow, and
     the flow's state has no place for this partition of its source: its workers refuse it. `state_at`: they refuse it,

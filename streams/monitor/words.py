@@ -1,4 +1,4 @@
-"""A verdict in words: what is the case, and what to do about it. Pure."""
+"""A verdict in words: what the situation is, and what to do about it. Pure."""
 
 import math
 from collections.abc import Callable
@@ -11,7 +11,7 @@ from streams.monitor.window import Owned
 from streams.text import counted
 
 OPEN_SAID_S: Final = 10.0
-"""Records that wait for the end of a transaction are mentioned once it has been open for so long."""
+"""Records after an open transaction are mentioned once it has been open this long."""
 _MINUTE_S: Final = 60.0
 _HOUR_S: Final = 3_600.0
 _DAY_S: Final = 86_400.0
@@ -19,23 +19,23 @@ _DAY_S: Final = 86_400.0
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """What the sentence about one partition is made of."""
+    """Inputs of the sentence about one partition."""
 
     reason: Reason
     lag: int
     lag_s: float
     lag_s_is_bound: bool
-    """It is at least so old: nothing reaches further back."""
+    """`lag_s` is a lower bound: earlier times are not known."""
     unmoved_s: float
     unmoved_is_bound: bool
-    """It has not been seen to move: before watching began it may have stood still for longer."""
+    """The position has not moved since watching began: it may have stood still for longer."""
     rhythm_s: float
     """How often it usually moves; NaN: not known."""
     flaps: int
     """How often the partition has lost its member within `flaps_s`."""
     flaps_s: float
     batch_s: float
-    """So much lag is expected of the group, which runs in batches; 0: it does not."""
+    """Expected lag of a group that runs in batches; 0: it does not."""
     back_by: int
     deleted: int
     beyond: int
@@ -47,15 +47,15 @@ class Facts:
     unreadable: int = 0
     open_s: float = 0.0
     open_since: str = ""
-    """When the transaction was begun, as far as it is known."""
+    """When the transaction began, as far as it is known."""
     offset: int = -1
-    """What the group has committed."""
+    """The group's committed offset."""
     state_at: int = AS_COMMITTED
-    """Where the flow's state stands, if that is why its workers refuse the partition."""
+    """Offset of the flow's state, if its workers refuse the partition for it."""
 
 
 def duration(seconds: float) -> str:
-    """A length of time for people: `0.4 s`, `12 s`, `3 min`, `2.5 h`, `4.0 d`."""
+    """A duration for people: `0.4 s`, `12 s`, `3 min`, `2.5 h`, `4.0 d`."""
     if not math.isfinite(seconds):
         return "?"
     if seconds < 9.95:
@@ -70,7 +70,7 @@ def duration(seconds: float) -> str:
 
 
 def rate(records_per_s: float) -> str:
-    """Records a second for people."""
+    """Records a second, for people."""
     if not math.isfinite(records_per_s):
         return "?/s"
     return f"{records_per_s:,.0f}/s" if abs(records_per_s) >= 9.95 else f"{records_per_s:.1f}/s"
@@ -82,7 +82,7 @@ def sentence(facts: Facts) -> str:
 
 
 def advice(reason: Reason) -> str:
-    """What to do first; empty when there is nothing to do."""
+    """What to do first; empty when nothing has to be done."""
     return _ADVICE.get(reason, "")
 
 
@@ -102,7 +102,7 @@ def _rates(facts: Facts) -> str:
 
 
 def _unmoved(facts: Facts) -> str:
-    # Since watching began nothing moved: how long before that is not known, but the lag's age is.
+    # Nothing has moved since watching began: how long before that is not known, but the lag's age is.
     return f"{'at least ' if facts.unmoved_is_bound else ''}{duration(facts.unmoved_s)}"
 
 
@@ -133,7 +133,7 @@ def _not_of_state(facts: Facts) -> str:
 
 def _drained(facts: Facts) -> str:
     if facts.unreadable and facts.open_s >= OPEN_SAID_S:
-        return f"all is read that can be: {_unreadable(facts)}"
+        return f"everything readable is read: {_unreadable(facts)}"
     return "all is read"
 
 
@@ -184,7 +184,7 @@ _ADVICE: Final[dict[Reason, str]] = {
     Reason.NOBODY_READS: "start a worker; look why the last one ended",
     Reason.COMMITS_CEASED: "see whether its consumer still runs; restart it",
     Reason.NO_PROGRESS: "ask its /readyz why; restart it if it does not say",
-    Reason.SAME_COMMITS: "see its log for what it repeats (aborts, a record that it cannot pass)",
+    Reason.SAME_COMMITS: "look in its log for what repeats (aborts, a record that it cannot process)",
     Reason.WENT_BACK: "find who reset the offsets; harmless if meant",
     Reason.DELETED_UNREAD: "these records are gone: raise the retention, then replay from the source",
     Reason.OPEN_TRANSACTION: (

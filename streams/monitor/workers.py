@@ -1,7 +1,7 @@
 """Asks workers over HTTP for readiness and metrics. One that does not answer is shown as such.
 
-Whatever listens at a worker's address may answer anything. So everything is bounded (time, bytes, samples, names), and
-what cannot be read is the state of that one worker.
+Anything may listen at a worker's address. So everything is bounded (time, bytes, samples, names), and an answer that
+cannot be read is reported as the state of that worker only.
 """
 
 import asyncio
@@ -24,27 +24,27 @@ from streams.masking import masked
 from streams.monitor.slo import VISIBLE_S, Counts
 
 TIMEOUT_S: Final = 2.0
-"""Of one request, from the connection to the last byte."""
+"""Time limit of one request, from the connection to the last byte."""
 LOOK_S: Final = 12.0
-"""Of all requests of a look together."""
+"""Time limit of all requests of a look together."""
 WORKERS_MAX: Final = 256
 READY_BYTES_MAX: Final = 64 << 10
 METRICS_BYTES_MAX: Final = 4 << 20
 SAMPLES_MAX: Final = 20_000
-"""Of one worker: one for each of its partitions, and some hundred."""
+"""Bound for one worker: one per partition, and some hundred."""
 SAMPLE_BYTES_MAX: Final = 2_000
 FORGET_S: Final = 600.0
-"""A worker that has not answered for so long is forgotten: whoever is told by alerts knows it by then."""
+"""A worker that has not answered for this long is forgotten: alerts have reported it by then."""
 FORGET_UNLISTED_S: Final = 60.0
-"""As `FORGET_S`, for an address that its name no longer has: it was scaled down, or moved."""
+"""The same for an address that its name no longer resolves to: the worker was scaled down, or moved."""
 OUTCOMES: Final = frozenset({"clean", "late", "duplicate", "rejected"})
 FLOW_OUTCOME: Final = "{}/{}"
 OTHER: Final = "other"
-"""Stands for every name that is none of ours."""
+"""Stands for every unknown name."""
 _REASONS: Final = frozenset(Reason)
 _TARGET: Final = re.compile(r"^(?P<host>[A-Za-z0-9._-]+|\[[0-9a-fA-F:]+\]):(?P<first>\d{1,5})(?:-(?P<last>\d{1,5}))?$")
 _AT_ONCE: Final = 16
-"""Metrics that are read at the same time: what they may take of memory."""
+"""Metrics that are parsed at the same time: a bound on memory."""
 _STATE_CHARACTERS_MAX: Final = 500
 _VERSION_CHARACTERS_MAX: Final = 50
 _OURS: Final = b"streams_"
@@ -66,30 +66,30 @@ class Address:
 
 @dataclass(frozen=True, slots=True)
 class WorkerState:
-    """A worker at one moment. Counters are cumulative since it was started."""
+    """A worker at one moment. Counters are cumulative since its start."""
 
     address: Address
     ready: bool
     state: str
     """`ready`, with remarks about the source, or why not."""
     visible: Mapping[str, Counts] = field(default_factory=dict)
-    """Clean events that have a time of arrival and dead letters, and those visible in time; by process."""
+    """Clean events that have an arrival time, dead letters, and those visible in time; by process."""
     outcomes: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
-    """By process: each has counters of its own, which begin at 0 when it is started again. A single one is ''."""
+    """By process: each has counters of its own, which restart at 0 with it. A single process is ''."""
     rejects: Mapping[str, float] = field(default_factory=dict)
     watermark_age_s: Mapping[tuple[str, int], float] = field(default_factory=dict)
     quarantined: float = 0.0
     version: str = ""
-    """Of the program; empty: it does not say."""
+    """Version of the program; empty: not reported."""
     flows: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
-    """By process: events by flow and outcome (`FLOW_OUTCOME`)."""
+    """By process, events by flow and outcome (`FLOW_OUTCOME`)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Targets:
     """Where to look for workers: `http://host:port`, `http://host:first-last`, several with commas between them.
 
-    A name is resolved again for each look, to all of its addresses: replicas come and go.
+    Names are resolved again for each look, to all addresses, since replicas come and go.
     """
 
     places: tuple[tuple[str, int], ...]
@@ -125,17 +125,17 @@ class Targets:
 
 @dataclass(frozen=True, slots=True)
 class _Answer:
-    """What came from an address. `readiness` None: nothing did. `samples` None: no worker's metrics did."""
+    """Answer of an address. `readiness` None: none. `samples` None: not a worker's metrics."""
 
     address: Address
     readiness: tuple[int, str] | None = None
     samples: str | None = None
     problem: str = ""
-    """Why there are no samples, where that is worth saying."""
+    """Why there are no samples, where that is worth reporting."""
 
 
 class WorkerWatch:
-    """Asks all workers at once. One thread, with an event loop of its own while it looks; `close` when done."""
+    """Asks all workers at once. One thread, with an event loop of its own during a look; `close` when done."""
 
     def __init__(self, targets: Targets) -> None:
         self._targets = targets
@@ -145,11 +145,11 @@ class WorkerWatch:
         """Workers, and when they last answered."""
 
     def close(self) -> None:
-        """Ask no more."""
+        """Close the event loop and connections."""
         self._loop.close()
 
     def look(self, now_s: float) -> list[WorkerState]:
-        """Every worker that answers, and those that did not long ago. `now_s`: monotonic. Takes at most `LOOK_S`."""
+        """Every worker that answers, and those that did recently. `now_s`: monotonic. Takes at most `LOOK_S`."""
         listed, answers = self._loop.run_until_complete(self._ask_all())
         states: dict[Address, WorkerState] = {}
         problems: dict[Address, str] = {}
@@ -172,7 +172,7 @@ class WorkerWatch:
         return sorted(states.values(), key=lambda one: (one.address.host, one.address.port))
 
     async def _ask_all(self) -> tuple[frozenset[Address], list[_Answer]]:
-        """All addresses that the targets have now, and what was answered in time."""
+        """Ask all addresses that the targets have now; returns the answers that arrived in time."""
         listed = await self._addresses()
         gate = asyncio.Semaphore(_AT_ONCE)
         async with aiohttp.ClientSession(
@@ -191,7 +191,7 @@ class WorkerWatch:
         return frozenset(listed), [one.result() for one in asked if one in done] if asked else []
 
     async def _addresses(self) -> list[Address]:
-        """A name that is not known has none; one whose server does not answer keeps those that it had."""
+        """Addresses of a name. An unknown name has none; if the name server does not answer, the last ones are used."""
         hosts = list(dict.fromkeys(host for host, _ in self._targets.places))
         self._resolved = dict(zip(hosts, await asyncio.gather(*map(self._resolve, hosts)), strict=True))
         found = {Address(ip, port): None for host, port in self._targets.places for ip in self._resolved[host]}
@@ -232,7 +232,7 @@ async def _ask(session: aiohttp.ClientSession, gate: asyncio.Semaphore, address:
 
 
 async def _get(session: aiohttp.ClientSession, address: Address, path: str, bytes_max: int) -> tuple[int, bytes] | str:
-    """Status and body; or why there are none."""
+    """Status and body of an answer; or why there is none."""
     body = bytearray()
     try:
         async with session.get(f"http://{address}{path}", allow_redirects=False) as answer:
@@ -250,7 +250,7 @@ async def _get(session: aiohttp.ClientSession, address: Address, path: str, byte
 
 
 def _ours(body: bytes) -> str | None:
-    """The samples in a worker's metrics whose names are ours; None: there are none, something else listens there.
+    """The samples in a worker's metrics with our names; None: there are none, so something else listens there.
 
     Raises:
         ValueError: they are too many, too long, or not text.
@@ -282,7 +282,7 @@ def _read(answer: _Answer) -> WorkerState | None:
 
 
 def _state_of(status: int, text: str) -> str:
-    """What `/readyz` says: `ready`, with its remarks about the source, or why not."""
+    """The answer of `/readyz`: `ready`, with remarks about the source, or why not."""
     if status != http.HTTPStatus.OK:
         return text.strip()[:_STATE_CHARACTERS_MAX] or f"answers {status}"
     remarks = "; ".join(text.strip().splitlines()[1:])

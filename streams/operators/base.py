@@ -1,13 +1,13 @@
 """The contract between an operator and the engine.
 
-A flow's partition is a tree of operators. Each gets the decoded events of a micro-batch that the one before it passed
-on, and says what comes of them: events for the next one, records for topics, counts. What an operator remembers is its
-own: its rows in the store, its section of the journal, its part of memory. The engine commits all of it with the
-offsets, brings it back after a restart and never looks into it. To add an operator, subclass `Operator` and
-`OperatorSpec` (`spec.py`), and declare it in a flow with `.process(spec)`; no module of the engine changes.
+A flow's partition is a tree of operators. Each operator gets the decoded events of a micro-batch that the one before it
+passed on, and returns events for the next one, records for topics, and counts. Its state is its own: its rows in the
+store, its section of the journal, its part of memory. The engine commits all of it with the offsets, brings it back
+after a restart and never looks into it. To add an operator, subclass `Operator` and `OperatorSpec` (`spec.py`), and
+declare it in a flow with `.process(spec)`; no module of the engine changes.
 
-Operators are columnar and synchronous. They have no clock, no Kafka and no random numbers, and reach no more of the
-store than their own part: what they do is a function of the events, however these were cut into micro-batches.
+Operators are columnar and synchronous. They have no clock, no Kafka and no random numbers, and can read only their own
+part of the store: results depend on the events only, not on how these were cut into micro-batches.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -36,9 +36,9 @@ class Replayed:
 
     sections: Mapping[str, memoryview]
     is_new: bool
-    """Whether it is of a cycle that the store does not have. Of others only what was kept in memory is wanted."""
+    """Whether its cycle is missing in the store. Of other records only what is kept in memory only is needed."""
     watermark: int
-    """Where it stood before this record's cycle."""
+    """The watermark before this record's cycle."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,14 +51,14 @@ class RestoreBudget:
 
 @dataclass(frozen=True, slots=True)
 class Spill:
-    """How much shall be moved from memory to the store."""
+    """How much to move from memory to the store."""
 
     below: int
-    """State of events before this event time, as far as it is kept by event time."""
+    """State of events before this event time moves, as far as it is kept by event time."""
     rows_keep: int = ALL
-    """Of what is kept by number: so many rows,"""
+    """Where state is kept by number: so many rows stay,"""
     bytes_keep: int = ALL
-    """and about so many bytes, stay."""
+    """and about so many bytes."""
 
 
 def _everything() -> Home:
@@ -67,25 +67,25 @@ def _everything() -> Home:
 
 @dataclass(slots=True)
 class OperatorContext:
-    """What an operator of one partition is made with."""
+    """What an operator of one partition is built with."""
 
     partition: int
     fields: Fields
     space: Callable[[str], StoreSpace]
-    """Part of the store by name: the operator's, or one that begins with it and a dot."""
+    """A part of the store by name: the operator's own, or one whose name begins with it and a dot."""
     keys: KeySpace
-    """Keys of the partition, for operators that keep a row for each."""
+    """Keys of the partition, for operators that keep a row per key."""
     refusals: Callable[[], RefusedOutputs]
     seed: int = 0
-    """Of hashes: unpredictable in production, fixed in a simulation."""
+    """Seed of hashes: unpredictable in production, fixed in a simulation."""
     add_ids: AddIds | None = None
-    """Inserts into an id set natively; None: it is done in Python, to the same result."""
+    """Native insert into an id set; None: done in Python, with the same result."""
     home: Home = field(default_factory=_everything)
     """Which keys the partition keeps state of."""
 
 
 class Operator:
-    """One operator of one partition. What a subclass does not keep, it need not override.
+    """One operator of one partition. Override only the methods that concern state which the operator has.
 
     Order of calls: `replay` of each journal record, `journal_restored`, `rows_restored`; then `process` any number of
     times, `changes` at the end of a cycle, `applied` once that is committed. `spill` and `expire` come between cycles,
@@ -94,49 +94,49 @@ class Operator:
     """
 
     stage: str = ""
-    """Name under which its time is measured; empty: it is not."""
+    """Name under which its time is measured; empty: it is not measured."""
     takes_references: ClassVar[bool] = False
     """Whether `process` takes ids, keys and values by reference as well (`streams.batch.refs`). Otherwise it is given
     object arrays of bytes objects, whatever the events were taken by."""
 
     def process(self, events: Events, trace: WatermarkTrace) -> Output:
-        """Take the events that the operator before it has passed on.
+        """Process the events that the operator before it has passed on.
 
-        There may be none: the watermark moves all the same, when only other partitions' time or idle time goes on.
+        There may be none: it is also called when only the watermark moves, such as by idle time.
         """
         return Output(events, trace)
 
     @classmethod
     def process_all(cls, operators: Sequence[Self], given: Sequence[Output]) -> list[Output]:
-        """`process` of several partitions, each with its own events: what comes of each, in their order.
+        """`process` several partitions, each with its own events; returns an output for each, in their order.
 
-        They are of one declaration. Override this where a call for all of a micro-batch costs less than one for each
-        partition; what comes of it must be the same.
+        They are of one declaration. Override this where one call for a whole micro-batch costs less than one per
+        partition; the results must be the same.
         """
         return [operator.process(one.events, one.trace) for operator, one in zip(operators, given, strict=True)]
 
     def merge(self, given: Sequence[Output]) -> Output:
-        """Take what each of several inputs has passed on, as `process` does with that of one; they are in their order.
+        """Process what each of several inputs has passed on, as `process` does for one; inputs are in their order.
 
-        From those to which nothing has come there are no events, and a watermark that stands where it was. What one of
-        them has passed on up to its own watermark is complete below it; so what comes of all is complete below the
-        smallest one, and must not depend on which of them came first.
+        An input to which nothing came has no events, and its watermark stays where it was. Events of an input are
+        complete below its watermark, so the output is complete below the smallest watermark; it must not depend on
+        which input came first.
         """
         raise NotImplementedError
 
     def next_timer(self) -> int:
-        """Watermark at which something happens without an event; `NEVER` when nothing does."""
+        """Watermark at which something happens without an event; `NEVER` when nothing will."""
         return NEVER
 
     def is_overdue(self, watermark: int) -> bool:
-        """Whether something was due up to `watermark` and was left for the next cycle. Asked often; must be cheap."""
+        """Whether something that was due up to `watermark` was left for the next cycle. Called often; must be cheap."""
         del watermark
         return False
 
     # --- the commit cycle ---
 
     def changes(self, changed: ChangedKeys) -> Changes:
-        """Everything since the last call. `changed` are the keys that were touched since, each once."""
+        """All changes since the last call. `changed` are the keys that were touched since, each once."""
         del changed
         return Changes()
 
@@ -145,13 +145,13 @@ class Operator:
 
     @property
     def is_settled(self) -> bool:
-        """Whether nothing has changed since `changes`, beyond what comes of events."""
+        """Whether nothing has changed since `changes`, apart from the effects of events."""
         return True
 
     def journal_needed(self, cut: int) -> int | None:
-        """The oldest journal offset that is still needed of those before `cut`; None when none is.
+        """The oldest journal offset before `cut` that is still needed; None when none is.
 
-        The operator shall write again what is there with the next cycle, so that it is not asked for long.
+        The operator has to write that part again with the next cycle, so that the journal can be cut soon.
         """
         del cut
         return None
@@ -159,7 +159,7 @@ class Operator:
     # --- restore ---
 
     def replay(self, record: Replayed, budget: RestoreBudget) -> int:
-        """Take what a journal record has of this operator; returns the number of its rows.
+        """Read this operator's section of a journal record; returns the number of its rows.
 
         Raises:
             JournalCorrupted: the section is not one.
@@ -169,7 +169,7 @@ class Operator:
         return 0
 
     def bound_replay(self, watermark: int, budget: RestoreBudget) -> int:
-        """Keep to the budget while the journal is read: `spill` where there is too much, at the current watermark.
+        """Keep to the budget while the journal is read: `spill` if there is too much, at the current watermark.
 
         Returns what `spill` does.
         """
@@ -185,22 +185,22 @@ class Operator:
         """
 
     def rows_restored(self) -> None:
-        """Keyed rows have been brought forward from the changelogs."""
+        """Keyed rows have been restored from the changelogs."""
 
     def bounds_changed(self, found: Mapping[str, int], watermark: int) -> None:
-        """State goes on that was written under the bounds `found`, the partition standing at `watermark`."""
+        """The state was written under other bounds, `found`; the partition stands at `watermark`."""
 
     @property
     def marks(self) -> Mapping[str, int]:
-        """Numbers that the checkpoint keeps for it, by name."""
+        """Numbers that the checkpoint keeps for the operator, by name."""
         return {}
 
     def marked_sections(self) -> Mapping[str, Sequence[bytes]]:
-        """Sections of a cycle in which nothing has changed, as far as they say what `marks` says."""
+        """Sections that repeat what `marks` says, for a cycle in which nothing else has changed."""
         return {}
 
     def forgotten(self, keys: Sequence[bytes]) -> Mapping[str, Sequence[bytes]]:
-        """Sections that make a restore forget what the journal and the store have of `keys`, beside keyed rows.
+        """Sections that make a restore forget `keys` in the journal and the store, apart from keyed rows.
 
         For a journal record that holds nothing else. No event of these keys is held (`holds`).
         """
@@ -208,7 +208,7 @@ class Operator:
         return {}
 
     def holds(self, key: bytes, watermark: int) -> bool:
-        """Whether events of `key` wait here, the partition standing at `watermark`: they will be passed on later.
+        """Whether events of `key` are held here, with the partition at `watermark`: they will be passed on later.
 
         Between cycles. Asked seldom; may read all of its part of the store.
         """
@@ -216,32 +216,32 @@ class Operator:
         return False
 
     def begin_again(self, batch: WriteBatch) -> None:
-        """Records between store and journal were cut off: forget what the journal has in full from here on."""
+        """Records between store and journal are missing: discard what the journal has in full from here on."""
 
     def snapshot(self, watermark: int, marks: Mapping[str, int]) -> Changes:
-        """The whole state in the store as the sections of one cycle, to write a journal that was lost again."""
+        """The whole state of the store as sections of one cycle, to write a lost journal again."""
         del watermark, marks
         return Changes()
 
     # --- between cycles ---
 
     def spill(self, goal: Spill, watermark: int, batch: WriteBatch) -> int:
-        """Move state to the store. Returns the event time below which nothing is in memory only."""
+        """Move state to the store. Returns the event time below which no state is in memory only."""
         del goal, watermark, batch
         return ALL
 
     def expire(self, watermark: int, batch: WriteBatch) -> int:
-        """Forget what is too old to matter. Returns what `spill` does."""
+        """Discard what is too old to matter. Returns the same as `spill`."""
         del watermark, batch
         return ALL
 
     def keys_forgotten(self) -> None:
-        """The key space was emptied: slots that are kept must be looked up again."""
+        """The key space was emptied: slots that the operator keeps must be looked up again."""
 
     # --- growing ---
 
     def keys_moved(self) -> None:
-        """Keys have moved to other partitions, which begin with what the journal and the tables have of them.
+        """Keys have moved to other partitions, which start from the journal's and tables' state of them.
 
         Between cycles. Drop from memory what is of keys that are not kept (`OperatorContext.home`): it is void, and so
         is what the store still has of them, which must not be looked at any more. The key space is emptied after this

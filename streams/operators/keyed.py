@@ -27,7 +27,7 @@ _CAPACITY_MIN: Final = 256
 _BYTES_PER_KEY: Final = 180 + ID_BYTES_MAX
 """Rough memory of a key beyond its bytes and its places in arrays: dictionary entry, two objects, event id."""
 _CHANGED_COPIES: Final = 10
-"""How often a changed key is in memory while its cycle is committed: rows for the store, the journal, tables."""
+"""Copies of a changed key in memory while its cycle is committed: in rows for the store, the journal and tables."""
 _BYTES_PER_CHANGED_KEY: Final = 2_000
 """Rough memory of a changed key until its cycle is committed, beyond the copies of the key."""
 
@@ -41,7 +41,7 @@ class Segments(FieldColumns):
     payload: Float64
     texts: Objects
     prior: Int64
-    """Watermark just before each event became due: what windows are closed by. Empty where nobody asks for it."""
+    """Watermark just before each event became due: what windows are closed by. Empty where not needed."""
     start: Int64
     """First row of each segment."""
     end: Int64
@@ -107,17 +107,17 @@ class KeySegments:
 
 @dataclass(frozen=True, slots=True)
 class SegmentsOfAll:
-    """Segments of several partitions one after the other, to be folded in one go."""
+    """Segments of several partitions in a row, to be folded with one call."""
 
     segments: Segments
     parts: Sequence[KeySegments]
-    """Of each partition."""
+    """The segments of each partition."""
     bounds: Sequence[int]
     """Number of each partition's first segment, and of all segments."""
 
     @staticmethod
     def of(parts: Sequence[KeySegments]) -> "SegmentsOfAll":
-        """Of these parts (at least one)."""
+        """Combine these parts (at least one)."""
         all_of = [part.segments for part in parts]
         bounds = [0, *itertools.accumulate(map(len, all_of))]
         if len(parts) == 1:
@@ -161,11 +161,11 @@ class KeyedRows(Protocol):
         """Take the rows of `keys`, which stand from slot `first` on, from the store."""
 
     def forget(self, keys: Objects, batch: WriteBatch) -> None:
-        """Drop all rows: those of `keys`, by slot, are in the store. `batch` may note what must be found again."""
+        """Drop all rows: those of `keys`, by slot, are in the store. `batch` may record what must be found again."""
 
     @property
     def bytes_used(self) -> int:
-        """Approximate memory."""
+        """Approximate memory in bytes."""
 
 
 Attached = TypeVar("Attached", bound=KeyedRows)
@@ -181,7 +181,7 @@ class KeySpace:
         self._count = 0
         self._rows: list[KeyedRows] = []
         self._slots: dict[bytes, int] = {}
-        """By key; empty where `key_map` has them."""
+        """Slots by key; empty where `key_map` has them."""
         self._segments: tuple[Events, KeySegments] | None = None
         self._joined: SegmentsOfAll | None = None
         self._changed_bytes = 0
@@ -193,7 +193,10 @@ class KeySpace:
         return self._count
 
     def attach(self, rows: Attached) -> Attached:
-        """Have rows of an operator loaded and dropped with their keys; before the first key. Returns the rows."""
+        """Attach an operator's rows, which are loaded and dropped with their keys; before the first key.
+
+        Returns the rows.
+        """
         self._rows.append(rows)
         return rows
 
@@ -211,7 +214,7 @@ class KeySpace:
     # --- slots ------------------------------------------------------------------------------------------------------
 
     def slots(self, keys: ByteColumn) -> Int64:
-        """Slot of each key, its rows loaded."""
+        """Slot of each key; loads the rows of new ones."""
         if self._map is not None:
             found_natively, fresh = self._map.slots(keys.tolist() if isinstance(keys, np.ndarray) else keys)
             if fresh:
@@ -260,11 +263,11 @@ class KeySpace:
 
     @property
     def all_home(self) -> bool:
-        """Whether no key is known that belongs elsewhere."""
+        """Whether all known keys belong to this partition."""
         return not self._any_misrouted
 
     def take_misrouted(self) -> tuple[int, list[bytes]]:
-        """How many events were located since the last call whose key belongs elsewhere, and some of these keys."""
+        """Number of events since the last call whose key belongs to another partition, and some of these keys."""
         found = (self._misrouted_found, self._misrouted_keys)
         self._misrouted_found, self._misrouted_keys = 0, []
         return found
@@ -281,7 +284,7 @@ class KeySpace:
         return self._changed_bytes > 0
 
     def touch(self, slots: Int64) -> None:
-        """Note that rows of these slots change in this cycle: every operator gives their rows at its end."""
+        """Mark rows of these slots as changed in this cycle: every operator writes their rows at its end."""
         new = slots[~self._touched[slots]]
         self._changed_bytes += len(new) * _BYTES_PER_CHANGED_KEY + _CHANGED_COPIES * int(self._key_bytes[new].sum())
         self._touched[slots] = True
@@ -318,7 +321,7 @@ class KeySpace:
         self._text_bytes = 0
 
     def _load(self, keys: list[bytes]) -> None:
-        """Take the rows of new keys from the store; their slots follow those that there are."""
+        """Load the rows of new keys from the store; their slots follow the existing ones."""
         first = self._count
         self._reserve(first + len(keys))
         self._count += len(keys)
@@ -356,7 +359,7 @@ class StoredRows:
 
     @property
     def bytes_used(self) -> int:
-        """Approximate memory."""
+        """Approximate memory in bytes."""
         return self.rows.nbytes + self._text_bytes
 
     def of(self, slots: Int64) -> Rows:
@@ -371,7 +374,7 @@ class StoredRows:
             self._text_bytes += text_bytes(after) - text_bytes(before)
 
     def write(self, changed: ChangedKeys, rows: Rows, batch: WriteBatch) -> None:
-        """Have `batch` put the rows of changed keys."""
+        """Add the rows of changed keys to `batch`."""
         self._space.put(batch, zip(changed.keys.tolist(), pack_rows(rows), strict=True))
 
     def reserve(self, more: int) -> None:
@@ -411,7 +414,7 @@ class KnownRows(StoredRows):
 
     @property
     def bytes_used(self) -> int:
-        """Approximate memory."""
+        """Approximate memory in bytes."""
         return super().bytes_used + self._known.nbytes
 
     def put(self, slots: Int64, after: Rows, before: Rows) -> None:

@@ -1,4 +1,4 @@
-"""Events that came too late to go on: after a later one of their key was released, or beyond the dedup horizon."""
+"""Late events: those that arrived after a later event of their key was released, or beyond the dedup horizon."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -12,7 +12,7 @@ LATE: Final = "late"
 
 @dataclass(frozen=True, slots=True)
 class LateEvents(EventRecords):
-    """Late events, with why and by how much."""
+    """Late events, with the reason and by how much each is late."""
 
     beyond_horizon: bool
     by_ms: Int64

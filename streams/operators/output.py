@@ -1,4 +1,4 @@
-"""What an operator makes of a micro-batch: events for the next one, records for topics, counts."""
+"""An operator's result for a micro-batch: events for the next operator, records for topics, counts."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -20,7 +20,7 @@ class EventRecords:
     to other operators as well, which decide that. It counts on the way to the flow's clean topic only."""
 
     def take(self, rows: Bools) -> "EventRecords":
-        """Only those at `rows`."""
+        """Only the events at `rows`."""
         return replace(self, events=self.events.take(rows))
 
     def headers(self, originals: Sequence[Headers | None] | None) -> Sequence[Headers | None] | None:
@@ -41,25 +41,25 @@ class RefusedEvents:
 
 @dataclass(frozen=True, slots=True)
 class Output:
-    """What an operator makes of a micro-batch."""
+    """An operator's result for a micro-batch."""
 
     events: Events
     """For the next operator, in the order in which it shall see them."""
     trace: WatermarkTrace
-    """Of these events."""
+    """Watermark trace of these events."""
     records: Sequence[EventRecords] = ()
     dropped: Mapping[str, int] = field(default_factory=dict)
     """Events that are not passed on, by outcome: `duplicate`, `filtered`. Beside the way to the flow's clean topic they
     are counted for the operator: they have their outcome elsewhere."""
     dropped_replayed: Mapping[str, Sequence[Headers]] = field(default_factory=dict)
-    """Headers of those of them that were replayed from dead letters, by outcome: somebody waits to hear of them."""
+    """Headers of those of them that were replayed from dead letters, by outcome: the replay reports their outcome."""
     found: Mapping[str, int] = field(default_factory=dict)
     """What was noticed and changes nothing, by name: `contradictions`."""
     refused: Sequence[RefusedEvents] = ()
 
 
 class RefusedOutputs(Protocol):
-    """What outputs have refused. False when there is nothing."""
+    """What outputs have refused. Falsy when there is nothing."""
 
     def __bool__(self) -> bool: ...
 

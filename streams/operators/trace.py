@@ -8,7 +8,7 @@ import numpy as np
 from streams.batch.columns import TIME_MIN, Bools, Int64
 
 NEVER: Final = int(np.iinfo(np.int64).max)
-"""Event time of what does not happen."""
+"""An event time for things that never happen."""
 
 
 def watermarks(event_time: Int64, timestamp_ms: Int64, *, start: int, lateness_ms: int) -> Int64:
@@ -22,7 +22,7 @@ def watermarks(event_time: Int64, timestamp_ms: Int64, *, start: int, lateness_m
 
 
 def complete_below(watermark: int) -> int:
-    """Up to when all is known that is due, where the smallest watermark is this: an event may be due at it still."""
+    """Up to where all due events are known at this smallest watermark: one may still be due at the watermark itself."""
     return watermark - 1 if watermark > TIME_MIN else TIME_MIN
 
 
@@ -38,7 +38,7 @@ class WatermarkTrace:
     course: Int64
     """After each record of the batch, whether its event is still here or not; at least one."""
     place: Int64
-    """Of each event, the record at which it came; of one that was held, the record that made it due."""
+    """For each event, the record with which it came; for one that was held, the record that made it due."""
 
     @staticmethod
     def of(start: int, course: Int64) -> "WatermarkTrace":
@@ -68,14 +68,14 @@ class WatermarkTrace:
         return before.take(self.place)
 
     def passing(self, event_time: Int64) -> Int64:
-        """The record at which the watermark passes each of these times, all of which it does pass."""
+        """The record at which the watermark passes each of these times; it must pass all of them."""
         found: Int64 = np.searchsorted(self.course, event_time, side="left")
         return found
 
     def take(self, rows: Int64 | Bools) -> "WatermarkTrace":
-        """The same of the events at `rows`."""
+        """The trace of the events at `rows`."""
         return WatermarkTrace(self.start, self.course, self.place[rows])
 
     def moved(self, place: Int64) -> "WatermarkTrace":
-        """The same of other events, which stand at these records."""
+        """The trace of other events, which stand at these records."""
         return WatermarkTrace(self.start, self.course, place)

@@ -1,4 +1,4 @@
-"""Requests to a REST source: authorized, bounded, and what failed told apart by when it may be asked again."""
+"""Requests to a REST source: authorized and bounded; failures say when to try again."""
 
 import base64
 import json

@@ -1,7 +1,7 @@
-"""Pages of a REST source into its topic, each in a transaction that holds how far it was read.
+"""Pages of a REST source into its topic, each in a transaction with the position.
 
-What is asked for again after a kill, a failure or by an overlap has the same event ids, and the flow drops it. In the
-topic itself nothing is twice unless the source gives it twice.
+Records that are read again after a kill, a failure or an overlap have the same event ids, so that the flow drops them.
+The topic itself has duplicates only if the source sends some.
 """
 
 import asyncio
@@ -45,7 +45,7 @@ ATTEMPTS_MAX: Final = 8
 
 @dataclass(slots=True)
 class PullResult:
-    """What a run did."""
+    """Result of a run."""
 
     pages: int = 0
     records: int = 0

@@ -1,4 +1,4 @@
-"""`streams reconcile` compares what a flow has written with what its source demands.
+"""`streams reconcile` compares what a flow has written with what it should have written.
 
 `model/` says what the source demands, and shares no code with the engine. `point.py` fixes one consistent point of all
 topics, `outputs.py` reads what the flow has written, `compare/` finds every difference by key, `run.py` goes through

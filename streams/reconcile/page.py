@@ -20,7 +20,7 @@ _ENVIRONMENT.filters["counted"] = counted
 
 
 def page_of(document: Document) -> str:
-    """The page."""
+    """The report as an HTML page."""
     title = f"{document['flow']} at {document['at']}"
     return _ENVIRONMENT.get_template("report.html").render(
         report=document,

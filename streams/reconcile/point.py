@@ -72,7 +72,7 @@ class FlowPosition:
         )
 
     def close(self) -> None:
-        """Disconnect."""
+        """Close the connections."""
         self._changelog.close()
 
     def fix(self, outputs: Sequence[str], say: Callable[[str], None]) -> Point:

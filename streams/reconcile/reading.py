@@ -99,5 +99,5 @@ class PartitionReader:
             self._consumer.unassign()
 
     def close(self) -> None:
-        """Disconnect."""
+        """Close the connections."""
         self._consumer.close()

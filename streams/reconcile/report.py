@@ -134,7 +134,7 @@ def _column_row(column: Column, personal: Personal) -> Document:
 
 
 def lines_of(document: Document) -> Iterator[str]:
-    """As text."""
+    """The report as lines of text."""
     yield headline(document)
     yield (
         f"{document['records']:,} records of {document['source']} of {counted(document['keys'], 'key')} were judged "

@@ -100,7 +100,7 @@ class Reconciliation:
         self._told_s = 0.0
 
     def close(self) -> None:
-        """Disconnect."""
+        """Close the connections."""
         self._reader.close()
         self._position.close()
 

@@ -48,7 +48,7 @@ DEFAULT: Final = Limits()
 
 
 class Breaker:
-    """The state machine. Ask `admits` before each call, then report what became of it; time must not go back."""
+    """The state machine. Ask `admits` before each call, then report its outcome; time must not go back."""
 
     def __init__(self, limits: Limits = DEFAULT) -> None:
         self._limits = limits
@@ -64,7 +64,7 @@ class Breaker:
         return self._state
 
     def admits(self, now_s: float) -> bool:
-        """Whether a call may be made now. In HALF_OPEN one caller gets a yes: its call is the probe."""
+        """Whether a call may be made now. In HALF_OPEN one caller is admitted: its call is the probe."""
         if self._state is State.HALF_OPEN and now_s >= self._until_s:
             self._open(now_s)
         if self._state is State.OPEN and now_s >= self._until_s:
@@ -81,7 +81,7 @@ class Breaker:
         self._state, self._failures, self._rest_s = State.CLOSED, 0, self._limits.rest_s
 
     def failed(self, now_s: float) -> None:
-        """A call was not answered. A failure that comes in while OPEN (a straggler) changes nothing."""
+        """A call was not answered. A late failure that arrives in state OPEN changes nothing."""
         if self._state is State.HALF_OPEN:
             self._open(now_s)
         elif self._state is State.CLOSED:
@@ -103,7 +103,7 @@ class BreakerOpen(StreamsError):
 
 
 class Guard:
-    """A breaker in front of one downstream, shared by all that call it. Safe to use from several threads."""
+    """A breaker for one downstream, shared by all callers. Safe to use from several threads."""
 
     def __init__(
         self,
@@ -122,7 +122,7 @@ class Guard:
 
     @property
     def state(self) -> State:
-        """How it stands."""
+        """The state of the breaker."""
         return self._breaker.state
 
     def call(self, call: Callable[[], T], *, failure: type[Exception]) -> T:

@@ -1,7 +1,7 @@
 """The retry policy of remote calls: backoff with jitter and a limit. There is no other.
 
 Pauses grow exponentially, differ by chance (so that many workers do not come back at the same moment) and are bounded;
-each is logged; a stop ends them at once. What it cannot know is which errors pass: the caller says.
+each is logged; a stop ends them at once. The caller decides which errors are transient.
 """
 
 import random
@@ -18,7 +18,7 @@ log = structlog.get_logger(__name__)
 T = TypeVar("T")
 
 Passing = type[BaseException] | tuple[type[BaseException], ...] | Callable[[BaseException], bool]
-"""Which errors may pass if one waits: their types, or a judgement."""
+"""Transient errors: their types, or a function that decides."""
 
 _EXPONENT_MAX: Final = 32
 _JITTER: Final = (0.7, 1.3)
@@ -56,16 +56,16 @@ Say = Callable[[Pause], None]
 
 
 def aloud(pause: Pause) -> None:
-    """Say in the log what is waited for, how often it has failed, and when it is tried again."""
+    """Log what is waited for, how often it has failed, and when it is tried again."""
     log.warning(pause.what, error=str(pause.error), failures=pause.failures, retry_in_s=round(pause.pause_s, 2))
 
 
 def quietly(_: Pause) -> None:
-    """Say nothing: for commands whose one line at the end tells it all."""
+    """Log nothing: for commands that report everything in one line at the end."""
 
 
 class Retrier:
-    """Repeats calls until they succeed, their time is up, or `stop` is set; then the last error is raised."""
+    """Repeats calls until they succeed, their time is up, or `stop` is set; then raises the last error."""
 
     def __init__(
         self,
@@ -74,14 +74,14 @@ class Retrier:
         say: Say = aloud,
         on_pause: Callable[[Pause], None] = lambda _: None,
     ) -> None:
-        """`on_pause` is told of each pause as well: that somebody waits, and says so, is a sign of life."""
+        """`on_pause` is called for each pause as well: reported waiting is a sign of life."""
         self._stop = stop or threading.Event()
         self._say = say
         self._on_pause = on_pause
 
     @property
     def stopped(self) -> bool:
-        """Whether all waiting is over."""
+        """Whether waiting was stopped."""
         return self._stop.is_set()
 
     def call(self, what: str, call: Callable[[], T], *, passing: Passing, backoff: Backoff) -> T:
@@ -92,7 +92,7 @@ class Retrier:
     async def call_async(self, what: str, call: Callable[[], Awaitable[T]], *, passing: Passing, backoff: Backoff) -> T:
         """As `call`, for a coroutine function; cancel the task to end a pause early."""
 
-        async def attempt() -> T:  # tenacity awaits only what is a coroutine function by its looks
+        async def attempt() -> T:  # tenacity awaits only functions that are declared as coroutines
             return await call()
 
         return await tenacity.AsyncRetrying(**self._policy(what, passing, backoff))(attempt)

@@ -1,4 +1,4 @@
-"""How the registry is connected to: address, TLS, credentials; and what is wrong when it cannot be."""
+"""How to connect to the registry: address, TLS, credentials; and why a client cannot be made."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -17,20 +17,20 @@ _FILES: Final = (
 
 @dataclass(frozen=True, slots=True)
 class Access:
-    """What a registry client is made with. Two are equal while no secret and no certificate has changed."""
+    """Arguments of a registry client. Two are equal while no secret and no certificate has changed."""
 
     config: Mapping[str, str]
     token: str | None
     """The bearer token."""
     written_ns: tuple[int, ...]
-    """When the files of the certificates were last written."""
+    """Modification times of the certificate files."""
 
     def __repr__(self) -> str:
         return f"Access({without_credentials(self.config['url'])})"
 
 
 def registry_access(settings: Settings) -> Access:
-    """How the registry is connected to now: secrets that came from files are read again."""
+    """The connection arguments as of now: secrets in files are read again."""
     paths = [path for name in _FILES if (path := getattr(settings, name.lower())) is not None]
     return Access(
         settings.schema_registry_config(), settings.secret("SCHEMA_REGISTRY_TOKEN"), tuple(map(_written_ns, paths))

@@ -1,7 +1,7 @@
 """The committed schemas: `schemas/<subject>/<version>.avsc`, append-only, versions counted from 1 without gaps.
 
-`schemas/subjects.toml`, if it is there, says what is not as usual: a subject's compatibility mode, fields that a rule
-of lint is not to be held against, and which fields are personal data.
+`schemas/subjects.toml`, if it exists, has the exceptions: a subject's compatibility mode, fields exempt from a rule of
+lint, and fields with personal data.
 
 They belong to an app (`streams.flow.discover`): they are in the folder `schemas` of its package, as package data of
 what is installed, or beside it, in a project. `STREAMS_SCHEMAS_DIR` names another folder.
@@ -36,17 +36,17 @@ class SchemaVersion:
     version: int
     path: Path
     text: str
-    """The file as it is: what gets registered."""
+    """The unchanged text of the file, which is registered."""
     parsed: dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
 class SubjectSettings:
-    """What `subjects.toml` says of a subject."""
+    """Settings of a subject in `subjects.toml`."""
 
     compatibility: Mode = MODE_DEFAULT
     lint_ignore: frozenset[str] = frozenset()
-    """Rules, each with the field that it is not to be held against: `unit_suffix:odometer`; a rule alone: nowhere."""
+    """Exempted rules, each with the field: `unit_suffix:odometer`; a rule alone applies nowhere."""
     personal: frozenset[str] = frozenset()
     """Names of fields, of any version and at any depth, that hold personal data. A field's own `"pii": true` says so of
     one version, which cannot be changed once it is locked."""
@@ -106,7 +106,7 @@ class Catalog:
         return cls(versions, root=root, settings=settings), broken
 
     def settings(self, subject: str) -> SubjectSettings:
-        """What is said of a subject; the defaults if nothing is."""
+        """Settings of a subject; the defaults if there are none."""
         return self._settings.get(subject, SubjectSettings())
 
     def subjects(self) -> tuple[str, ...]:
@@ -165,7 +165,7 @@ def _read_subject(folder: Path) -> Sequence[SchemaVersion | Finding]:
 
 
 class _NoSchema(Exception):
-    """A file holds no schema of a topic's values; the message says why."""
+    """A file is not a schema of a topic's values; the message says why."""
 
     def __init__(self, message: str, line: int = 1) -> None:
         super().__init__(message)
@@ -187,7 +187,7 @@ def _read_version(subject: str, version: int, path: Path) -> SchemaVersion | Fin
 
 
 def _read_record(path: Path) -> tuple[str, Located]:
-    """Text and JSON of a file that holds a record with fields.
+    """Text and JSON of a file with a record that has fields.
 
     Raises:
         _NoSchema: it holds something else, or cannot be read.
@@ -212,7 +212,7 @@ def _read_record(path: Path) -> tuple[str, Located]:
 
 
 def _wrong_aliases(schema: Any) -> Located | None:
-    """The first type or field whose aliases are no list of names: text would be taken for a list of letters."""
+    """The first type or field whose aliases are not a list of names: text would be read as a list of letters."""
     if isinstance(schema, list):
         return next((found for each in schema if (found := _wrong_aliases(each)) is not None), None)
     if not isinstance(schema, Located):
@@ -225,7 +225,7 @@ def _wrong_aliases(schema: Any) -> Located | None:
 
 
 def _why_invalid(schema: Any) -> str | None:
-    """What fastavro has against a schema; None if it accepts it."""
+    """Why fastavro refuses the schema; None if it accepts it."""
     try:
         parse_schema(schema)
     except UnknownType as error:
@@ -236,7 +236,7 @@ def _why_invalid(schema: Any) -> str | None:
 
 
 def _at_its_field(finding: Finding, schema: Any) -> Finding:
-    """The finding at the first field with which the schema is refused; as it is if that is none."""
+    """The finding at the first field that makes the schema invalid; unchanged if there is none."""
     fields = schema["fields"] if isinstance(schema["fields"], list) else []
     for count, field in enumerate(fields, 1):
         if isinstance(field, Located) and _why_invalid(json.loads(json.dumps({**schema, "fields": fields[:count]}))):
@@ -245,10 +245,10 @@ def _at_its_field(finding: Finding, schema: Any) -> Finding:
 
 
 def _read_settings(path: Path, subjects: frozenset[str]) -> dict[str, SubjectSettings]:
-    """What the file says; nothing if there is none.
+    """Read the settings file; empty if there is none.
 
     Raises:
-        StreamsError: it says something that has no meaning.
+        StreamsError: it contains something invalid.
 
     """
     if not path.is_file():

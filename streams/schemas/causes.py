@@ -1,4 +1,4 @@
-"""What to do when the registry cannot be used, by what its client says."""
+"""What to do when the registry cannot be used, by its client's error."""
 
 import re
 from typing import Final
@@ -18,7 +18,7 @@ _OTHER_HOST: Final = re.compile(r"hostname mismatch|IP address mismatch", re.IGN
 
 
 def advice(settings: Settings, reason: str, *, answered: bool) -> str:
-    """The true cause where it can be told, and which variable to look at; `answered`: the registry gave an answer."""
+    """The cause if it is known, and the variable to check; `answered`: the registry gave an answer."""
     if answered:
         return _of_answer(settings, reason)
     return _of_tls(settings, reason) or "start it with `streams local up`, or set SCHEMA_REGISTRY_URL"
@@ -27,14 +27,14 @@ def advice(settings: Settings, reason: str, *, answered: bool) -> str:
 def _of_answer(settings: Settings, reason: str) -> str:
     if reason.startswith("HTTP 401"):
         if settings.schema_registry_token is not None:
-            return "the registry refuses the token: check SCHEMA_REGISTRY_TOKEN, and whether it has ended"
+            return "the registry refuses the token: check SCHEMA_REGISTRY_TOKEN, and whether it has expired"
         if settings.schema_registry_username is not None or "@" in settings.schema_registry_url:
             return (
                 "the registry refuses the credentials: check SCHEMA_REGISTRY_USERNAME and SCHEMA_REGISTRY_PASSWORD, or "
                 "those in SCHEMA_REGISTRY_URL"
             )
         return (
-            "the registry wants credentials: set SCHEMA_REGISTRY_USERNAME and SCHEMA_REGISTRY_PASSWORD, or "
+            "the registry requires credentials: set SCHEMA_REGISTRY_USERNAME and SCHEMA_REGISTRY_PASSWORD, or "
             "SCHEMA_REGISTRY_TOKEN"
         )
     if reason.startswith("HTTP 403"):
@@ -47,12 +47,12 @@ def _of_tls(settings: Settings, reason: str) -> str | None:
         return _of_its_certificate(settings, reason)
     if _REFUSES_CERTIFICATE.search(reason):
         return _expired(settings) or (
-            "the registry refuses the client's certificate: it is of a CA that the registry does not know; check "
+            "the registry refuses the client's certificate: it is from a CA that the registry does not know; check "
             "SCHEMA_REGISTRY_SSL_CERTIFICATE_LOCATION"
         )
     if _WANTS_CERTIFICATE.search(reason):
         return (
-            "the registry wants a certificate of the client: set SCHEMA_REGISTRY_SSL_CERTIFICATE_LOCATION and "
+            "the registry requires a client certificate: set SCHEMA_REGISTRY_SSL_CERTIFICATE_LOCATION and "
             "SCHEMA_REGISTRY_SSL_KEY_LOCATION"
         )
     if _NO_TLS.search(reason) and settings.schema_registry_url.startswith("https:"):
@@ -69,15 +69,15 @@ def _of_its_certificate(settings: Settings, reason: str) -> str:
         hosts = ", ".join(str(urlsplit(url).hostname) for url in separate(settings.schema_registry_url))
         return f"the registry's certificate is not for {hosts}: connect by a name that is in it"
     if settings.schema_registry_ssl_ca_location is None:
-        return "the registry's certificate is of no CA that is known here: set SCHEMA_REGISTRY_SSL_CA_LOCATION"
+        return "the registry's certificate is from no CA that is known here: set SCHEMA_REGISTRY_SSL_CA_LOCATION"
     return (
-        f"the registry's certificate is not of the CA in {settings.schema_registry_ssl_ca_location} "
+        f"the registry's certificate is not from the CA in {settings.schema_registry_ssl_ca_location} "
         "(SCHEMA_REGISTRY_SSL_CA_LOCATION)"
     )
 
 
 def _expired(settings: Settings) -> str | None:
-    """That the client's own certificate has ended, if it has."""
+    """A sentence that the client's own certificate has expired, if it has."""
     path = settings.schema_registry_ssl_certificate_location
     end = expired_at(path)
     if end is None:

@@ -2,7 +2,7 @@
 
 "No such schema" is an answer about the data and is raised only when the registry itself says so (HTTP 404 with its
 error code 40403). Everything else that is not an answer (refused, timed out, 5xx, 401, a proxy's 404, a page instead of
-JSON) says nothing about the data and is `RegistryUnavailable`: to be waited out, never to be turned into a reject.
+JSON) says nothing about the data and is `RegistryUnavailable`: wait and ask again, never reject the record.
 
 One call is one HTTP request: no hidden retries. To wait for the registry use `wait_for_registry`, or retry.
 Error texts name the registry without credentials.
@@ -53,7 +53,7 @@ __all__ = [
 T = TypeVar("T")
 
 REQUEST_TIMEOUT_S: Final = 5.0
-"""Bound of connecting, of sending and of every wait for bytes (confluent-kafka's default is no bound at all)."""
+"""Time limit for connecting, sending and each wait for bytes (confluent-kafka has none by default)."""
 
 
 class Registry:
@@ -72,8 +72,8 @@ class Registry:
     def _client(self) -> "RegistryCalls":
         """The client; replaced when a secret or a certificate has changed in its file.
 
-        Secrets are read with each request, rather than only looked at: a file may be written twice within what its
-        time of writing tells apart. Files of a few bytes are read in microseconds, a request takes milliseconds.
+        Secrets are read with each request instead of comparing modification times, which may be equal for two writes.
+        Files of a few bytes are read in microseconds, a request takes milliseconds.
         """
         access = registry_access(self._settings)
         if access != self._made_with:
@@ -113,8 +113,8 @@ class Registry:
     def id_of_guid(self, guid: str) -> int:
         """Id of the schema with this GUID (in its usual form, 36 characters).
 
-        Confluent's registry has GUIDs from version 8 on. One that does not know the question (Apicurio 3.3) answers it
-        with a 404 of no error code; if it answers others, that is an answer too.
+        Confluent's registry has GUIDs from version 8 on. One without that endpoint (Apicurio 3.3) answers 404 without
+        an error code; if it answers other requests, that counts as an answer too.
 
         Raises:
             UnknownSchema: the registry has no such GUID, or does not look up GUIDs.
@@ -247,7 +247,7 @@ class Registry:
             try:
                 found.append(self._ask(lambda version=version: self._client.registered(subject, version)))  # type: ignore[misc]
             except SchemaRegistryError as error:
-                if not is_not_found(error, SUBJECT_NOT_FOUND, VERSION_NOT_FOUND):  # else deleted in the meantime
+                if not is_not_found(error, SUBJECT_NOT_FOUND, VERSION_NOT_FOUND):  # otherwise it was deleted meanwhile
                     raise self._unavailable(error_text(error)) from None
         return found
 
@@ -266,7 +266,7 @@ class Registry:
             raise self._unavailable(error_text(error)) from None
 
     def set_compatibility(self, subject: str, mode: str) -> None:
-        """Set the compatibility mode of a subject (it need not have a schema yet).
+        """Set the compatibility mode of a subject, which need not have a schema yet.
 
         Raises:
             SchemaRefused: there is no such mode.
@@ -295,10 +295,9 @@ class Registry:
             raise self._unavailable(error_text(error)) from None
 
     def check(self, subject: str, schema: str) -> list[str]:
-        """Why a schema could not be registered under a subject now; empty when it could, or has nothing before it.
+        """Why a schema cannot be registered under a subject now; empty when it can.
 
-        Confluent's registry gives its reasons one by one. Apicurio's (3.3) says only that it is so: then the one text
-        says that no reason was given.
+        Confluent's registry gives its reasons one by one. Apicurio's (3.3) gives none: then the one text says so.
 
         Raises:
             RegistryUnavailable: no usable answer.
@@ -314,11 +313,11 @@ class Registry:
             raise self._unavailable(error_text(error)) from None
 
     def delete_version(self, subject: str, version: int) -> None:
-        """Take a version out of a subject: a soft delete, its number is not given again.
+        """Delete a version of a subject (soft delete); its number is not used again.
 
         Raises:
             UnknownSchema: it is not there (any more).
-            SchemaRefused: the registry does not let it go, such as a version that another schema refers to.
+            SchemaRefused: the registry refuses to delete it, such as a version that another schema refers to.
             RegistryUnavailable: no usable answer.
 
         """

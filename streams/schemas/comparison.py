@@ -1,4 +1,4 @@
-"""Two versions of a subject compared, and its files with what the registry holds."""
+"""Compares two versions of a subject, and its files with the registry."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -34,7 +34,7 @@ class Comparison:
     changes: tuple[Difference, ...]
     drift: tuple[Drift, ...]
     why_not_asked: str | None
-    """Why the registry says nothing; None: it was asked."""
+    """Why there is no comparison with the registry; None: there is one."""
 
 
 def compared_versions(
@@ -60,7 +60,7 @@ def compared_versions(
 def _drift(
     registry: Registry, subject: str, versions: Mapping[int, SchemaVersion]
 ) -> tuple[tuple[Drift, ...], str | None]:
-    """Differences between what the registry holds and the files of the same number; or why it was not asked."""
+    """Differences between the registry's versions and the files of the same number; or why it was not asked."""
     try:
         state = registry_state(registry, subject)
     except RegistryUnavailable as error:

@@ -27,7 +27,7 @@ def flows_that_fit(catalog: Catalog | None = None) -> tuple[Declared, ...]:
 
 
 def misfits(catalog: Catalog, declared: Declared) -> list[Finding]:
-    """What the newest schemas lack, or have of another type, that a flow reads or publishes.
+    """Fields that a flow reads or publishes and that the newest schemas lack, or have with another type.
 
     Raises:
         UsageError: there is no schema for its source or an output.

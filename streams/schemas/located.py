@@ -1,4 +1,4 @@
-"""JSON with line numbers, so that a finding can name the line of the file that it is about."""
+"""JSON with line numbers, so that a finding can name the line of the file."""
 
 import json
 import json.decoder
@@ -18,7 +18,7 @@ class Located(dict[str, Any]):
 
 
 class _LocatingDecoder(json.JSONDecoder):
-    """The standard decoder, told to read objects by our own hand.
+    """The standard decoder with our own function for objects.
 
     Its C scanner has no such hook; the pure one, which it is itself checked against, has.
     """
@@ -68,7 +68,7 @@ def line_of(schema: Any, path: Sequence[str]) -> int:
 
 
 def _below(schema: Any, step: str, named: dict[str, Any]) -> Any:
-    """What a step leads to: a field (for a name), or the type of items or values."""
+    """The value after a step: a field (for a name), or the type of items or values."""
     if isinstance(schema, str):
         schema = named.get(schema.rpartition(".")[2])
     if isinstance(schema, list):

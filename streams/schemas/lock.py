@@ -1,7 +1,7 @@
-"""`schemas/versions.lock`: what each version said when it was committed. Versions are append-only.
+"""`schemas/versions.lock`: a digest of each committed version. Versions are append-only.
 
 One line for each version: subject, version, SHA-256 of the schema's JSON without its spacing and order of attributes.
-It needs no git history and no registry, and it is reviewed like the schema itself: a changed line is a changed past.
+It needs no git history and no registry, and it is reviewed like the schema itself: lines must never change.
 """
 
 import hashlib
@@ -32,7 +32,7 @@ def digest(text: str) -> str:
 
 
 def read_lock(root: Path) -> dict[tuple[str, int], str]:
-    """The lock below a folder of schemas; empty if there is none.
+    """Read the lock file of a folder of schemas; empty if there is none.
 
     Raises:
         StreamsError: it cannot be read, or a line of it is none.
@@ -57,7 +57,7 @@ def read_lock(root: Path) -> dict[tuple[str, int], str]:
 
 
 def edited(catalog: Catalog, lock: Lock, subject: str) -> list[Finding]:
-    """Versions of a subject that no longer say what they said when they were locked, and those that are gone."""
+    """Versions of a subject that differ from their lock, and missing ones."""
     versions = {each.version: each for each in catalog.versions(subject)}
     found = [
         _edited(each)

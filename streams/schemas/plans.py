@@ -1,4 +1,4 @@
-"""Makes the decoding plan for the schema that a record names, by asking the registry for it."""
+"""Makes the decoding plan for a schema that a record names, with the registry."""
 
 from streams.avro.framing import SchemaKey
 from streams.avro.resolve import IncompatibleSchema, Plan, build_plan

@@ -1,7 +1,7 @@
-"""Schema references written out: one self-contained Avro schema from a schema and those that it refers to.
+"""Writes out schema references: one self-contained Avro schema from a schema and those that it refers to.
 
 A registered schema may name types that are defined under other subjects (Confluent's schema references), which may
-refer to further ones. What reads or judges a schema needs the definitions in it.
+refer to further ones. Reading or checking a schema needs these definitions.
 """
 
 import json
@@ -48,13 +48,13 @@ def inlined(text: str, referenced: Sequence[str]) -> str:
 
 
 class _Writer:
-    """Writes a schema with definitions in the place of names."""
+    """Writes a schema with definitions in place of names."""
 
     def __init__(self) -> None:
         self._available: dict[str, tuple[Schema, str]] = {}
         """Definitions by full name, each with the namespace that surrounds it."""
         self._defined: set[str] = set()
-        """Full names of types that are defined in what was written so far."""
+        """Full names of the types defined so far."""
 
     def collect(self, schema: Schema, namespace: str) -> None:
         """Make every type that a schema defines available."""

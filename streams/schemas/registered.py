@@ -1,4 +1,4 @@
-"""What a schema registry answers with: schemas, versions of subjects, and the errors that callers tell apart."""
+"""Answers of a schema registry: schemas, versions of subjects, and the errors that callers tell apart."""
 
 import json
 from dataclasses import dataclass
@@ -16,14 +16,14 @@ class UnknownSchema(StreamsError):
 
 
 class RegistryUnavailable(StreamsError):
-    """The registry did not answer, or not in a way that says anything about the schema."""
+    """The registry did not answer, or its answer says nothing about the schema."""
 
     def __init__(self, message: str, reason: str = "", *, answered: bool = False) -> None:
         super().__init__(message)
         self.reason = reason
-        """Why, without the rest of the message."""
+        """The reason, without the rest of the message."""
         self.answered = answered
-        """Whether something answers at its address: with an error (401, 500), or with what no registry says."""
+        """Whether something answers at its address: with an error (401, 500), or unlike a registry."""
 
 
 class SchemaRefused(StreamsError):
@@ -57,7 +57,7 @@ class RegisteredVersion:
 
 
 def same_schema(one: str, other: str) -> bool:
-    """Whether two schema texts say the same, whatever their spacing and order of attributes."""
+    """Whether two schema texts are equal, apart from spacing and order of attributes."""
     try:
         return bool(json.loads(one) == json.loads(other))
     except json.JSONDecodeError:

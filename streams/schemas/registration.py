@@ -1,4 +1,4 @@
-"""Registers the committed schemas: judges them first, changes nothing twice, and reads back what it has done."""
+"""Registers the committed schemas: judges them first, changes nothing twice, and reads back the result."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ from streams.schemas.lock import read_lock
 
 
 class Outcome(StrEnum):
-    """What became of a schema version."""
+    """Outcome for a schema version."""
 
     REGISTERED = "registered"
     UNCHANGED = "unchanged"
@@ -30,7 +30,7 @@ class Outcome(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Registration:
-    """One committed schema version, its id in the registry (None: not there), and what was found against it."""
+    """One committed schema version, its id in the registry (None: not there), and the findings about it."""
 
     subject: str
     version: int
@@ -40,7 +40,7 @@ class Registration:
 
     @property
     def reasons(self) -> tuple[str, ...]:
-        """What was found, a line each."""
+        """The findings, a line each."""
         return tuple(in_one_line(finding) for finding in self.findings)
 
 
@@ -150,7 +150,7 @@ def _judged(
 
 
 def _refused(version: SchemaVersion, verdict: Verdict, catalog: Catalog) -> Registration | None:
-    """The version as refused, if anything was found against it, or for the newest one against the subject."""
+    """The version as refused, if there are findings about it, or for the newest version about the subject."""
     is_newest = version is catalog.latest(verdict.subject)
     found = tuple(
         f for f in verdict.findings if f.version == version.version or (is_newest and f.version > version.version)

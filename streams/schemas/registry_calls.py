@@ -17,15 +17,15 @@ _DEFAULT_CONTEXT: Final = "."
 
 
 class RegistryCalls(SchemaRegistryClient):
-    """Confluent's client, plus the calls whose answers it shortens or remembers for too long."""
+    """Confluent's client, plus requests whose answers that client shortens or caches for too long."""
 
     def __init__(self, config: dict[str, Any], *, token: str | None) -> None:
         super().__init__(config)
-        if token is not None:  # its own way of bearer tokens wants a logical cluster, as Confluent Cloud has them
+        if token is not None:  # its own support of bearer tokens requires a logical cluster, as in Confluent Cloud
             self._rest_client.session.headers["Authorization"] = f"Bearer {token}"
 
     def post_id(self, path: str, schema: str) -> int:
-        """Post a schema and return the id of the answer.
+        """Post a schema and return the id in the answer.
 
         Its own `register_schema` and `lookup_schema` answer from a cache, which after a wipe of the registry is wrong.
         """
@@ -71,7 +71,7 @@ def subject_path(subject: str, *rest: str) -> str:
 
 
 def is_not_found(error: SchemaRegistryError, *codes: int) -> bool:
-    """Whether the registry itself says so: HTTP 404 with one of its error codes."""
+    """Whether the registry itself reports it: HTTP 404 with one of its error codes."""
     return error.http_status_code == 404 and error.error_code in codes
 
 

@@ -1,7 +1,7 @@
-"""A new version of a topic, for a change that no new version of its schema can carry.
+"""Scaffolds a new version of a topic, for a change that no new version of its schema can carry.
 
-Two topics have no common order, and the state of a flow belongs to the partitions of one: so the new topic gets a flow
-of its own, which runs beside the old one while producers move over. Both are read; each is exact by itself.
+Two topics have no common order, and the state of a flow belongs to the partitions of one. So the new topic gets a flow
+of its own, which runs beside the old one while producers move over; each flow is exact by itself.
 """
 
 import re
@@ -45,7 +45,7 @@ def next_topic(topic: str) -> str:
 
 
 def plan_new_version(catalog: Catalog, topic: str, declared: Sequence[Declared]) -> Scaffold:
-    """What a new version of `topic` takes: copies of the newest schemas, and a flow declared from the old one.
+    """The files of a new version of `topic`: copies of the newest schemas, and a flow derived from the old one.
 
     The flow is written beside the module that declares the old one. An output that was declared with a subject of
     another name than its topic's keeps it: both flows write rows by the same schema.
@@ -119,7 +119,7 @@ def write_scaffold(scaffold: Scaffold) -> None:
 
 
 def _settings_steps(catalog: Catalog, moved: Mapping[str, str]) -> list[str]:
-    """What `subjects.toml` says of the old subjects does not hold for the new ones until it says so of them too."""
+    """Settings in `subjects.toml` that have to be repeated for the new subjects."""
     found = [_subject_of(old) for old in moved if catalog.settings(_subject_of(old)) != SubjectSettings()]
     if not found:
         return []
@@ -155,7 +155,7 @@ def _directory_of(module: str) -> Path:
 
 
 def _module_steps(reader: Declared, name: str) -> list[str]:
-    """Where the app is a single module, the new one is not found by itself."""
+    """For an app that is a single module, the import of the new one."""
     package = reader.module.rpartition(".")[0]
     if package and package.rpartition(".")[2] == FLOWS:
         return []
@@ -174,7 +174,7 @@ def _declaration(reader: Declared, name: str, moved: Mapping[str, str]) -> str:
             f'"""{name}: {before.name} for {moved[before.source]}, beside it while producers move over.',
             "",
             f"All of `{before.name}` but the topics. Where the change of the schema asks for more, such as other",
-            "fields, declare the flow anew from `source(...)` here.",
+            "fields, declare a new flow from `source(...)` here.",
             '"""',
             "",
             f"from {package} import {alias}" if package else f"import {alias}",

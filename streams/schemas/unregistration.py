@@ -1,4 +1,4 @@
-"""Takes back a draft: a registered version that is not locked and that no record is written with."""
+"""Takes back a draft: a registered version that is not locked and that no record uses."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -17,31 +17,31 @@ class Draft:
     subject: str
     registered: RegisteredVersion
     files: tuple[int, ...]
-    """Versions of the committed files that say the same; none: it is in no file."""
+    """Committed versions with the same schema; empty: it is in no file."""
 
     @property
     def in_words(self) -> str:
-        """Which version it is, with its id and its file."""
+        """The draft's version, id and file."""
         where = f"the file of {versions_in_words(self.files)}" if self.files else "in no file"
         return f"{self.subject} version {self.registered.version} (id {self.registered.schema_id}, {where})"
 
 
 @dataclass(frozen=True, slots=True)
 class Use:
-    """What was found of a schema id in the records of topics."""
+    """Records found with a schema id."""
 
     topics: tuple[str, ...]
-    """Topics that were looked at."""
+    """Topics that were searched."""
     records: int
-    """Records that were looked at."""
+    """Records that were read."""
     found: Mapping[str, int]
     """Records with the id, by topic; topics without any are left out."""
     gaps: tuple[str, ...] = ()
-    """Why there may be records that were not looked at; none: every record was."""
+    """Why some records may not have been read; empty: all were."""
 
     @property
     def in_words(self) -> str:
-        """How far it was looked."""
+        """How much was read, in words."""
         if not self.topics:
             return "no topic was looked at" if self.gaps else "there is no topic of this subject"
         topics = f"{len(self.topics)} topic{'s' if len(self.topics) > 1 else ''}"
@@ -84,7 +84,7 @@ def topics_of(subject: str, declared: Sequence[str], existing: Sequence[str]) ->
 
 
 def why_not(draft: Draft, use: Use, *, forced: bool) -> str | None:
-    """Why a draft is not taken back; None when it is. `forced`: also where its use could not be told for sure."""
+    """Why a draft is not taken back; None when it is. `forced`: also if it may be in use."""
     if use.found:
         where = ", ".join(f"{topic} ({count:,})" for topic, count in sorted(use.found.items()))
         instead = (
@@ -120,7 +120,7 @@ def take_back(registry: Registry, draft: Draft) -> None:
 
 
 def _digest(registered: RegisteredVersion) -> str | None:
-    """Digest of a registered version as the lock has it; None for one that is no JSON."""
+    """Digest of a registered version as in the lock; None for one that is not JSON."""
     try:
         return digest(registered.text)
     except ValueError:

@@ -1,4 +1,4 @@
-"""From decoded rows to what a target writes at once: with a key, the last row or deletion of each."""
+"""Makes batches for a target from decoded rows: with a key, only the last row or deletion of each."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -28,7 +28,7 @@ class Prepared:
 def prepared(
     records: Records, decoded: DecodedRows, key: Sequence[str], *, without: Mapping[Place, str] | None = None
 ) -> Prepared:
-    """The batch of a micro-batch's rows but those `without`, by place, which the target refuses with these words.
+    """The batch of a micro-batch's rows, except those that the target refuses: `without`, by place, with the reason.
 
     With a key: of several rows of a key the one of the highest partition, and there the last one. A topic that grows in
     place moves a key to a partition of a higher number, so this is the newest one.

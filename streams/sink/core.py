@@ -1,7 +1,7 @@
-"""What drives a sink: polls the topic, has batches written one at a time, and waits out a target that is away.
+"""Drives a sink: polls the topic, has batches written one at a time, and waits while a target is away.
 
 Everything here happens in the thread that calls `step`; what takes long (opening, writing) is given to `submit`. So the
-group hears of this process while the target does not answer, and a target that stands still stalls nothing else.
+process stays in the group while the target does not answer, and a hanging target stalls nothing else.
 """
 
 from collections.abc import Callable, Collection, Mapping
@@ -34,7 +34,7 @@ _SLOW_S: Final = 30.0
 
 @dataclass(frozen=True, slots=True)
 class SinkLimits:
-    """How much is gathered for a write."""
+    """How much is collected for a write."""
 
     rows: int
     """A batch is written when it has so many records, or is `linger_ms` old."""
@@ -79,7 +79,7 @@ class SinkCore:
         self._wanted: set[int] = set()
         """Assigned partitions that are to be taken over in the target."""
         self._open: set[int] = set()
-        """Those that were, and are read."""
+        """Partitions that were taken over, and are read."""
         self._gathered: list[Records] = []
         self._gathered_since_s = 0.0
         self._writing: Records | None = None
@@ -88,7 +88,7 @@ class SinkCore:
         self._must_prepare = True
         self._was_prepared = False
         self._must_check = False
-        """Whether it is not known what the target has of the batch."""
+        """Whether it is unknown what the target has of the batch."""
         self._failures = 0
         self._takeovers = 0
         self._not_before_s = 0.0
@@ -104,7 +104,7 @@ class SinkCore:
     # --- sources.base.RebalanceListener -----------------------------------------------------------------------------
 
     def assigned(self, partitions: list[int]) -> None:
-        """Have these taken over."""
+        """Take over these partitions in the target."""
         self._wanted |= set(partitions)
 
     def revoked(self, partitions: list[int]) -> None:
@@ -123,12 +123,12 @@ class SinkCore:
         self._drop(partitions)
 
     def noted(self, membership: object | None) -> None:
-        """The target fences, not the group."""
+        """Ignored: the target fences, not the group."""
 
     # --- steps ------------------------------------------------------------------------------------------------------
 
     def step(self) -> None:
-        """Take what has come, and begin what is due. Returns within about `BATCH_WAIT_MS`.
+        """Process what arrived, and start what is due. Returns within about `BATCH_WAIT_MS`.
 
         Raises:
             TargetMismatch: the target is not as declared, right from the start.
@@ -145,7 +145,7 @@ class SinkCore:
         self._metrics.unwritten_seconds.set(self._unwritten_s())
 
     def drain(self, deadline_s: float) -> None:
-        """Write what was gathered, until `deadline_s` of the clock: before the process ends."""
+        """Write what was collected, until `deadline_s` of the clock: before the process ends."""
         while self._now_s() < deadline_s and (self._task or self._writing or self._gathered):
             if self._task is None:
                 self._begin(is_final=True)
@@ -193,7 +193,7 @@ class SinkCore:
         return rows, sum(sum(len(value or b"") for value in part.value) for part in self._gathered)
 
     def _brake(self, source: Source) -> None:
-        """Read no more than is soon written."""
+        """Pause reading while too much is collected."""
         rows, size = self._size()
         is_full = rows >= 2 * self._limits.rows or size >= self._limits.bytes_max
         paused = frozenset(self._open) if is_full else frozenset()
@@ -228,7 +228,7 @@ class SinkCore:
             self._start("write", lambda: self._writer.write(records))
 
     def _due(self, now_s: float, *, is_final: bool) -> Records | None:
-        """The batch to be written now, if it is time."""
+        """The batch to write now, if it is due."""
         if self._writing is not None:
             return self._writing
         if not self._gathered:
@@ -252,7 +252,7 @@ class SinkCore:
     # --- what has become of it --------------------------------------------------------------------------------------
 
     def _finish(self) -> None:
-        """Take note of what has ended in the other thread."""
+        """Process the result of what has ended in the other thread."""
         task = self._task
         if task is None or not task.future.done():
             return
@@ -297,7 +297,7 @@ class SinkCore:
         log.info("reading", sink=self._name, partitions={p: offset for p, (offset, _) in found.items()})
 
     def _skip(self, offsets: Mapping[int, int]) -> None:
-        """Leave out what the target has already: an answer was lost."""
+        """Leave out records that the target already has: an answer was lost."""
         records = self._writing
         if records is None:
             return
@@ -337,7 +337,7 @@ class SinkCore:
         )  # fmt: skip
 
     def _be_taken_over(self, partitions: Collection[int]) -> None:
-        """Another process has these in the target. If the group goes on giving them to us, take them back."""
+        """Another process has taken these over in the target. If the group still gives them to us, take them back."""
         self._metrics.fenced.inc()
         self._takeovers += 1
         mine = [partition for partition in partitions if partition in self._open]
@@ -354,7 +354,7 @@ class SinkCore:
         self._must_check = self._writing is not None
 
     def _drop(self, partitions: Collection[int]) -> None:
-        """Have nothing more to do with partitions."""
+        """Forget partitions."""
         gone = set(partitions)
         self._wanted -= gone
         self._open -= gone

@@ -1,4 +1,4 @@
-"""What a declared sink comes to under the committed schemas: columns, key, and whether deletions mean something."""
+"""A declared sink with the committed schemas: columns, key, and whether deletions apply."""
 
 from dataclasses import dataclass
 

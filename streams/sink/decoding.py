@@ -1,4 +1,4 @@
-"""Records of a topic to rows of a target: Avro to columns, a whole batch at once; what is no row is a reject.
+"""Decodes a topic's records to rows of a target: a whole batch at once; records that are not rows become rejects.
 
 As with a worker's decoder, a batch that the columnar path refuses is halved until the records concerned stand alone,
 and those are judged one by one by fastavro: one bad record costs one record.
@@ -36,16 +36,16 @@ _Part = tuple[Int64, pa.RecordBatch]
 
 @dataclass(frozen=True, slots=True)
 class DecodedRows:
-    """What comes of a micro-batch: rows, in batch order; records without a value; records that are no row.
+    """Result for a micro-batch: rows, in batch order; records without a value; records that are not rows.
 
-    Nothing comes of a tombstone of a row that has moved to another partition (docs/adr/0070).
+    Tombstones of rows that moved to another partition are left out (docs/adr/0070).
     """
 
     rows: pa.RecordBatch
     row: Int64
     """Of each row: the record that it comes from."""
     tombstones: Int64
-    """Records without a value, where these mean something."""
+    """Records without a value, where these delete rows."""
     rejects: list[Reject]
 
 
@@ -100,7 +100,7 @@ class RowDecoder:
         for row, value in enumerate(records.value):
             if value is None:
                 if headers is not None and is_moved(headers[row]):
-                    continue  # the row is in another partition, and this one takes nothing away
+                    continue  # the row has moved to another partition; nothing is deleted
                 if self._has_tombstones:
                     tombstones.append(row)
                 else:
@@ -190,7 +190,7 @@ class RowDecoder:
 
 
 class _NoValue(Exception):
-    """A value has no place in the column's type; the message says why."""
+    """A value does not fit its column; the message says why."""
 
 
 def _typed(stored: pa.Array, column: TargetColumn, symbols: Sequence[str] | None) -> pa.Array:

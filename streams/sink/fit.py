@@ -1,4 +1,4 @@
-"""Values that no target takes: times that are no date of the years 1 to 9999, times of day beyond a day."""
+"""Values that no target accepts: times outside the years 1 to 9999, times of day beyond a day."""
 
 from collections.abc import Sequence
 from typing import Any, Final

@@ -1,7 +1,7 @@
 """Dead letters of a sink: records that are no row of its target, in the topic `sinks.<name>.dlq`.
 
 The envelope is that of a flow's dead letters. A letter is acknowledged by all replicas before the target's offset
-passes its record. When the process dies in between, the same letter comes again: `dlq.id` tells.
+passes its record. If the process dies in between, the same letter is written again, with the same `dlq.id`.
 """
 
 import time
@@ -71,5 +71,5 @@ class KafkaLetters:
         )  # fmt: skip
 
     def close(self) -> None:
-        """Let go of the producer: nothing is under way between two calls."""
+        """Close the producer: nothing is under way between two calls."""
         self._producer = None

@@ -8,8 +8,9 @@ from streams.shared_metrics import SharedMetrics
 
 _WRITE_SECONDS: Final = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 15.0, 60.0)
 OUTCOMES: Final = ("written", "deleted", "replaced", "rejected")
-"""What becomes of a record: its row is in the target; it deleted one; a later one of the batch has its key; it is a
-dead letter of the sink."""
+"""Outcomes of a record: its row is in the target; it deleted one; a later one of the batch has its key; it is a dead
+letter of the sink.
+"""
 
 
 class SinkMetrics:
@@ -28,7 +29,7 @@ class SinkMetrics:
         self._sink = sink
         self.write_seconds = Histogram(
             "streams_sink_write_seconds",
-            "Duration of a write that the target has taken, decoding included.",
+            "Duration of a write that the target has accepted, decoding included.",
             ("sink",),
             registry=registry,
             buckets=_WRITE_SECONDS,
@@ -41,7 +42,7 @@ class SinkMetrics:
         ).labels(sink)
         self.failures = Counter(
             "streams_sink_failures",
-            "Attempts that failed since the target cannot be had.",
+            "Attempts that failed because the target is unavailable.",
             ("sink",),
             registry=registry,
         ).labels(sink)
@@ -56,6 +57,6 @@ class SinkMetrics:
         )
 
     def took(self, outcome: str, count: int) -> None:
-        """Count records."""
+        """Count records by outcome."""
         if count:
             self._records.labels(self._sink, outcome).inc(count)

@@ -90,10 +90,10 @@ class SinkProcess:
             StreamsError: no broker, topics missing, port taken.
 
         """
-        # A process of a sink keeps nothing: whoever is there takes its partitions over at once.
+        # A process of a sink has no state: others take its partitions over at once.
         self._settings = settings = settings.model_copy(update={"streams_group_static": False})
         self._is_kept_by_group = isinstance(spec, HttpSpec)
-        """Whether where the sink stands is in its group only."""
+        """Whether the sink's position is kept in its group only."""
         self._sink = sink = declared_sink(pipeline, spec, Catalog.load())
         self._admin = wait_for_broker(settings)
         counts = partition_counts_with_leaderless(self._admin)
@@ -173,7 +173,7 @@ class SinkProcess:
             log.error("stopping after an unexpected error", sink=self._sink.spec.name, exc_info=error)
 
     def _end(self) -> None:
-        """Let go of the group and of the target, in a bounded time, whatever the target does."""
+        """Close the consumer and the target, in a bounded time, whatever the target does."""
         try:
             self._intake.close()
         except (KafkaException, RuntimeError) as error:
@@ -185,7 +185,7 @@ class SinkProcess:
         self._target.close()
 
     def _look_at_topic(self) -> None:
-        """Offsets in the target are offsets of this topic, not of another one of its name."""
+        """Check that offsets in the target belong to this topic, not to another one of its name."""
         beyond = self._intake.take_beyond_end()
         if not (self._intake.take_suspicion() or beyond):
             return
@@ -217,7 +217,7 @@ class SinkProcess:
         return {partition: -1 if one is None else one.offset_next for partition, one in found.items()}
 
     def _commit(self, offsets: Mapping[int, int]) -> None:
-        """Tell the group, so that lag is seen. In the thread that polls."""
+        """Commit to the group, so that its lag is visible. In the thread that polls."""
         topic = self._sink.spec.topic
         places = [TopicPartition(topic, partition, offset) for partition, offset in offsets.items()]
         try:

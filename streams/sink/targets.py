@@ -1,4 +1,4 @@
-"""The target of a declared sink. What a target needs beside the product is imported here, when it is used."""
+"""Makes the target of a declared sink. Libraries of targets are imported here, when they are used."""
 
 import importlib
 from collections.abc import Callable, Collection, Mapping

@@ -1,4 +1,4 @@
-"""One micro-batch into the target: decoded, its rejects into the dead-letter topic, its rows written."""
+"""Writes one micro-batch into the target: decodes it, sends its rejects to the dead-letter topic, writes its rows."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from streams.sinks.target import RowsRefused, Target, TargetUnavailable
 
 
 class Letters(Protocol):
-    """Where records go that are no row."""
+    """Receives records that are not rows."""
 
     def send(self, letters: Sequence[DeadLetter]) -> None:
         """Return once all of them are in the dead-letter topic.
@@ -29,7 +29,7 @@ class Letters(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """What a write did: the offsets that are next, and records by what became of them."""
+    """Result of a write: the next offsets, and records by outcome."""
 
     offsets: Mapping[int, int]
     rows: int
@@ -79,7 +79,7 @@ class Writer:
             return Written(batch.offsets, batch.rows.num_rows, len(batch.deleted), len(rejects), len(records))
 
     def forget(self) -> None:
-        """The next batch is another one than the last."""
+        """The next batch is a different one."""
         self._refused, self._sent = {}, set()
 
     def _send(self, records: Records, rejects: Sequence[Reject]) -> None:

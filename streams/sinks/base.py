@@ -1,4 +1,4 @@
-"""What a writer asks of an output: transactions, and how far a source was read committed with them.
+"""What a writer needs from an output: transactions, and the source's position committed with them.
 
 `Transactions` is what the engine's commit cycle works with, step by step. `Sink` is the plain form for everything else
 that moves records: open, write, commit, close. Each has a twin in memory (`streams.sinks.memory`), and
@@ -32,16 +32,16 @@ class Refused:
     key: bytes | None
     value: bytes | None
     partition: int | None
-    """Partition of the source on whose account it was produced; None when the call that produced it did not say."""
+    """Partition of the source that the record came from; None when the failed call did not say."""
     why: str
     """The broker's words."""
 
 
 class OutputRefused(CycleAborted):
-    """The transaction did not happen since an output refuses records of it.
+    """The transaction did not happen because an output refuses records of it.
 
-    `refused` names those that were found. It is empty as long as they are searched for: the cycle must run again, and
-    is produced in ever smaller pieces until a refused record stands alone.
+    `refused` names those that were found. It is empty during the search for them: the cycle must run again, and is
+    produced in ever smaller pieces until a refused record is alone.
     """
 
     def __init__(self, message: str, refused: "Sequence[Refused]" = ()) -> None:
@@ -50,7 +50,7 @@ class OutputRefused(CycleAborted):
 
 
 class OutcomeUnknown(Exception):
-    """Whether the transaction happened is not known: the producer must be re-created, then the group's offsets tell."""
+    """The outcome of the transaction is not known: re-create the producer and read the group's offsets to find out."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,12 +82,12 @@ class Committed:
 
 
 class WriteInterrupted(Exception):
-    """The open transaction did not happen, or it is not known whether it did: `Sink.open` again, which tells."""
+    """The transaction did not happen, or its outcome is not known: call `Sink.open` again, which finds out."""
 
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """How far a writer got: a count of its own, and a text of its own (at most 4096 bytes)."""
+    """A writer's position: a count and a text of its own (at most 4096 bytes)."""
 
     position: int
     metadata: str

@@ -1,4 +1,4 @@
-"""A target in memory: twin of the real ones, for tests of what drives them."""
+"""A target in memory: twin of the real ones, for tests of the sink process."""
 
 from collections.abc import Callable, Collection, Mapping
 from typing import Any
@@ -35,7 +35,7 @@ class MemoryTarget:
         self._held: dict[int, int] = {}
 
     def prepare(self) -> None:
-        """Nothing is missing."""
+        """Do nothing: nothing can be missing."""
         self._available()
 
     def open(self, partitions: Collection[int]) -> Mapping[int, int]:
@@ -79,12 +79,12 @@ class MemoryTarget:
             raise TargetUnavailable("the answer was lost")
 
     def release(self, partitions: Collection[int]) -> None:
-        """Forget partitions."""
+        """Forget partitions that this process no longer writes."""
         for partition in partitions:
             self._held.pop(partition, None)
 
     def close(self) -> None:
-        """Nothing to disconnect."""
+        """Do nothing: there is no connection."""
 
     def _check(self, partitions: Collection[int]) -> None:
         taken = [one for one in partitions if self._held.get(one) != self._store.epochs.get(one)]

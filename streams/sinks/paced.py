@@ -14,7 +14,7 @@ from streams.sinks.base import Checkpoint, Outgoing, Sink
 _PORTIONS_A_SECOND: Final = 20
 """With a rate, records go out in this many portions a second."""
 _CATCH_UP_S: Final = 1.0
-"""With a rate, so much of the time that was lost (a slow broker, a slow reader) is made up for, and no more."""
+"""With a rate, at most this much lost time (a slow broker, a slow reader) is made up for."""
 
 
 class PacedWriter:

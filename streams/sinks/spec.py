@@ -64,7 +64,7 @@ class PostgresSpec(SinkSpec):
 
     @property
     def where(self) -> str:
-        """The table."""
+        """The table, as the target in words."""
         return f"table {self.table}"
 
 
@@ -85,7 +85,7 @@ class DeltaSpec(SinkSpec):
 
     @property
     def where(self) -> str:
-        """The folder."""
+        """The folder, as the target in words."""
         return f"Delta table {self.path}"
 
 
@@ -115,7 +115,7 @@ class HttpSpec(SinkSpec):
 
     @property
     def where(self) -> str:
-        """The endpoint, without its query."""
+        """The endpoint without its query, as the target in words."""
         return self.url.partition("?")[0]
 
 

@@ -1,7 +1,7 @@
 """What a sink asks of its target: rows and the offsets after them, written together or not at all.
 
 A target keeps, for each partition of the topic, the offset that is next and who may write: `open` takes a partition
-over, and from then on the process that had it before can write nothing more of it, however late it wakes up. Twin:
+over, and from then on the process that had it before can write nothing more of it, even if it wakes up late. Twin:
 `streams.sinks.memory_target`; `tests/contract/test_target.py` holds all targets to one contract.
 """
 
@@ -16,10 +16,13 @@ from streams.errors import StreamsError
 
 
 class TargetUnavailable(Exception):
-    """The target cannot be written now. Nothing was written, or it is not known: ask `positions` before going on."""
+    """The target cannot be written now.
+
+    Nothing was written, or the outcome is unknown: call `positions` before going on.
+    """
 
     retry_in_s: float | None = None
-    """When the target says itself when to come again."""
+    """When to try again, if the target says so."""
 
     def __init__(self, message: str, *, retry_in_s: float | None = None) -> None:
         super().__init__(message)
@@ -75,7 +78,7 @@ class TargetBatch:
     offsets: Mapping[int, int]
     """By partition, the offset that is next."""
     deleted: Sequence[str] = ()
-    """Keys whose rows are to go."""
+    """Keys whose rows are deleted."""
     deleted_partition: Int64 | None = None
     deleted_offset: Int64 | None = None
     """Of each deletion: where it was read."""

@@ -1,4 +1,4 @@
-"""What the worker asks of a source: micro-batches of records, and who has which partition.
+"""What the worker needs from a source: micro-batches of records, and the ownership of partitions.
 
 Twins: `streams.sources.kafka.intake` over librdkafka, and `streams.sources.memory`; `tests/contract/test_source.py`
 holds both to one contract. A new source that can be split into partitions with offsets is a class of this shape.
@@ -33,30 +33,30 @@ class Unreadable:
 
 
 class Polled(NamedTuple):
-    """What one `poll` brings."""
+    """The result of one `poll`."""
 
     records: Records | None
     """None when there are none."""
     idle: dict[int, Idle]
     """Partitions that are known to be at the true end of their logs."""
     generation: int
-    """As told by the last `stop`; what was polled under an earlier one is void."""
+    """Generation of the last `stop`; records polled under an earlier one are ignored."""
 
 
 class RebalanceListener(Protocol):
-    """Told of rebalances, in the thread that calls `poll`, from within `poll` or `close`."""
+    """Called on rebalances, in the thread that calls `poll`, from within `poll` or `close`."""
 
     def assigned(self, partitions: list[int]) -> None:
-        """These partitions are ours now; restore them, then call `start`."""
+        """These partitions are assigned to us; restore them, then call `start`."""
 
     def revoked(self, partitions: list[int]) -> None:
         """Finish or abort, and release these partitions before returning, within a bounded time."""
 
     def lost(self, partitions: list[int]) -> None:
-        """These partitions are already somebody else's; nothing can be committed."""
+        """These partitions belong to others already; nothing can be committed."""
 
     def noted(self, membership: object | None) -> None:
-        """Our place in the group as of now, None without one: who commits for the group has to show it.
+        """Our group membership as of now, None without one: a commit has to present it.
 
         It comes from the polling thread only: the client makes other threads wait while a rebalance is served, which
         waits for their commit.
@@ -110,7 +110,7 @@ class Source(Protocol):
         """Pause exactly these of the started partitions."""
 
     def positions(self) -> dict[int, int]:
-        """By partition that is read: the offset up to which nothing is left to take, as far as is known."""
+        """By partition that is read: the offset up to which nothing is left to read, as far as is known."""
 
     def taken(self) -> dict[int, int]:
         """By partition that is read: the offset after the last record that was handed over."""
@@ -119,7 +119,7 @@ class Source(Protocol):
         """Whether no partition was left for this member for longer than a rebalance takes; `now_ms` is monotonic."""
 
     def take_suspicion(self) -> bool:
-        """Whether something has come since the last call that a source gives which was truncated or created again."""
+        """Whether there was a sign since the last call that the source was truncated or recreated."""
 
     def take_beyond_end(self) -> frozenset[int]:
         """Partitions that were found, since the last call, to end before the offset that is next."""

@@ -15,7 +15,7 @@ from streams.sources.base import Idle, Unreadable
 
 @dataclass(slots=True)
 class _End:
-    """The offset that the client reached, and what was told of it."""
+    """The offset that the client reached, and what is known about it."""
 
     offset: int
     reached_ms: int
@@ -44,13 +44,13 @@ class IdleClock:
         return max(IDLE_ASK_INTERVAL_MS_MIN, min(IDLE_ASK_INTERVAL_MS, self.idle_ms // 4))
 
     def reached(self, partition: int, offset: int, now_ms: int) -> None:
-        """The client has read everything before `offset` that it can read."""
+        """The client has read everything readable before `offset`."""
         end = self._ends.get(partition)
         if end is None or end.offset != offset:
             self._ends[partition] = _End(offset, now_ms, now_ms, now_ms)
 
     def moved(self, partition: int) -> None:
-        """Records came, or the partition is read from another place."""
+        """Records arrived, or reading continues elsewhere."""
         self._ends.pop(partition, None)
 
     def pause(self, partitions: frozenset[int], now_ms: int) -> None:
@@ -76,7 +76,7 @@ class IdleClock:
         return wanted
 
     def told(self, high: Mapping[int, int], asked_ms: int) -> None:
-        """Take in high watermarks that were asked for at `asked_ms`; partitions without an answer are not in it."""
+        """High watermarks that were asked for at `asked_ms`; partitions without an answer are left out."""
         for partition, offset in high.items():
             end = self._ends.get(partition)
             if end is None or partition in self._paused or asked_ms < end.reached_ms:

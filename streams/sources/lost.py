@@ -1,10 +1,10 @@
-"""Records that a log deleted before they were read, each told once."""
+"""Records that a log deleted before they were read, each reported once."""
 
 from collections.abc import Callable
 
 
 class LostRecords:
-    """Tells of lost records by partition, first offset, and the offset after the last one."""
+    """Reports lost records by partition, first offset, and the offset after the last one."""
 
     def __init__(self, tell: Callable[[int, int, int], None]) -> None:
         self._tell = tell

@@ -17,7 +17,7 @@ from streams.sources.lost import LostRecords
 
 @dataclass(frozen=True, slots=True)
 class _Command:
-    """What was asked for since the last poll; `starts`: the partition that it starts, if it does."""
+    """A command since the last poll; `starts`: the partition that it starts, if any."""
 
     run: Callable[[], None]
     starts: int | None = None
@@ -212,7 +212,7 @@ class MemorySource:
         return _records_of(found) if found else None
 
     def _is_readable(self, partition: int) -> bool:
-        """Whether the next offset is in the log; one that was deleted is told, and read on from the first that is."""
+        """Whether the next offset is in the log; a deleted one is reported, and reading continues after the gap."""
         low = self._kafka.begin_offset.get(self._place(partition), 0)
         high = len(self._kafka.log(*self._place(partition)))
         offset = self._started[partition]

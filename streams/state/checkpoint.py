@@ -1,4 +1,4 @@
-"""The checkpoint of a partition's store: the one row that says what the rest contains."""
+"""The checkpoint of a partition's store: the row that says what the store contains."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -33,7 +33,7 @@ class Checkpoint:
     leader_epoch: int = -1
     """Leader epoch of the newest record before `offset_next`; -1: not known (KIP-320)."""
     growth: GrowthState = NO_GROWTH
-    """What is remembered of a growth of the flow; of one that was never grown it is not written."""
+    """State of a growth of the flow; not written if the flow was never grown."""
     identity: Identity = field(default_factory=Identity)
     further: Mapping[str, Sequence[int]] = field(default_factory=dict)
     """Where the cycle ended in each input beside the source, by its name: offset, watermark, leader epoch."""
@@ -53,7 +53,7 @@ class Checkpoint:
         return [self.position, *(BEGINNING if one is None else Position(*one) for one in found)]
 
     def at(self, positions: Sequence[Position], further: Sequence[str]) -> "Checkpoint":
-        """The same with other positions, in the same order."""
+        """The same checkpoint with other positions, in the same order."""
         first, *others = positions
         return replace(
             self,

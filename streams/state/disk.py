@@ -1,4 +1,4 @@
-"""Whether the disk of the local state takes writes: asked before a partition is restored there."""
+"""Checks that the disk of the local state accepts writes, before a partition is restored there."""
 
 import os
 import tempfile
@@ -12,10 +12,10 @@ _ROOM_BYTES: Final = 1 << 20
 
 
 def require_room(folder: Path) -> None:
-    """Return when a file of a megabyte can be made in `folder`, which is created; nothing of it stays.
+    """Return when a file of a megabyte can be written in `folder`, which is created; the file is removed.
 
-    A store that has nothing to write opens on a full disk too. Its partition would go on until its next flush fails,
-    and then read an ever longer end of the journal again each time. So it waits for room, as the one that failed does.
+    A store without writes opens on a full disk too. Its partition would run until its next flush fails, and then read
+    an ever longer end of the journal each time. So it waits for room first.
 
     Raises:
         StoreUnavailable: the disk refuses, and why.

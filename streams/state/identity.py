@@ -113,7 +113,7 @@ class Identity:
 
     @cached_property
     def text(self) -> str:
-        """As JSON."""
+        """As a JSON document."""
         partial = {"partial": list(self.partial)} if self.partial else {}  # else as before there was such a thing
         return json.dumps(
             {
@@ -226,7 +226,7 @@ class Identity:
 
 
 def row_digest(topic: str, layout: RowLayout) -> bytes:
-    """`DIGEST_BYTES` that stand for the topic and the layout of a stored row."""
+    """Digest of the topic and the layout of a stored row, in `DIGEST_BYTES`."""
     text = json.dumps([topic, layout.as_json()])
     return hashlib.blake2b(text.encode(), digest_size=DIGEST_BYTES).digest()
 
@@ -238,7 +238,7 @@ class Judgement:
     refused: tuple[str, ...] = ()
     """Why the state cannot be used; each says what to do."""
     migrated: tuple[str, ...] = ()
-    """What is brought over, in words."""
+    """What is converted, in words."""
     source_is_new: bool = False
     """The source is another topic of the same name: its offsets begin again, the state goes on."""
     recreated: frozenset[str] = frozenset()
@@ -252,7 +252,7 @@ class Judgement:
 
 @dataclass(frozen=True, slots=True)
 class Consequences:
-    """What follows for state from numbers that have changed since it was written, in words."""
+    """What changed numbers mean for existing state, in words."""
 
     refused: tuple[str, ...] = ()
     """Why the state cannot be used; each says what to declare instead."""
@@ -261,7 +261,7 @@ class Consequences:
 
 
 class Recorded(Protocol):
-    """What records numbers with the state: a flow's bounds, an operator."""
+    """Something that records numbers with the state: a flow's bounds, an operator."""
 
     def judge_change(self, bounds: Mapping[str, int], settings: SettingsByName) -> Consequences:
         """What follows for state that was written under these numbers; one that is missing is not known."""

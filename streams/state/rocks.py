@@ -220,15 +220,15 @@ class RocksStore:
             self._db.close()
 
     def abandon(self) -> None:
-        """Release the database and its lock as they are: what is not sound is not written to."""
+        """Release the database and its lock without flushing: a damaged one is not written to."""
         self._readers.close()
         self._db.close()
 
 
 def open_or_quarantine(path: Path, memory: RocksMemory, on_scanned: Callable[[], object] = lambda: None) -> RocksStore:
-    """Open the store; one that is not sound is moved aside (kept for a look) and replaced by an empty one.
+    """Open the store; a damaged one is moved aside (and kept) and replaced by an empty one.
 
-    An empty store is rebuilt from Kafka by the restore that follows, so nothing that is corrupt is ever served.
+    The restore that follows rebuilds an empty store from Kafka, so corrupt data is never served.
     All of it is read: `on_scanned` is called on the way, and from later scans; what it raises is raised from here.
     """
     store = None

@@ -15,7 +15,7 @@ class WriteBatch:
 
 
 class StoreCorrupted(Exception):
-    """What is on disk is not what was written: it must not be served, only rebuilt from Kafka."""
+    """The data on disk is not what was written: it must not be used, only rebuilt from Kafka."""
 
 
 class StoreOutdated(StoreCorrupted):
@@ -23,7 +23,7 @@ class StoreOutdated(StoreCorrupted):
 
 
 class StoreClosed(Exception):
-    """The store is closed, or about to be: whoever reads it beside its owner comes too late."""
+    """The store is closed, or about to be: a concurrent reader came too late."""
 
 
 class StoreUnavailable(Exception):

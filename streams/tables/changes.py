@@ -74,7 +74,7 @@ class Reader:
             return
 
     def take(self) -> list[tuple[bytes, Positions]]:
-        """What waits."""
+        """Take the changes that wait for the reader."""
         with self._lock:
             taken = list(self._waiting)
             self._waiting.clear()

@@ -69,7 +69,7 @@ class VersionRecord:
 
     @property
     def value(self) -> bytes:
-        """As JSON."""
+        """The record's value as JSON."""
         return _packed(asdict(self))
 
 
@@ -96,7 +96,7 @@ class CurrentRecord:
 
     @property
     def value(self) -> bytes:
-        """As JSON."""
+        """The record's value as JSON."""
         return _packed(asdict(self))
 
     def switching(self, to: str) -> "CurrentRecord":

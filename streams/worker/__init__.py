@@ -1,1 +1,1 @@
-"""A worker process: threads, ownership of partitions, commit cycles, restores, what it says of itself."""
+"""A worker process: its threads, partition ownership, commit cycles, restores, metrics and status."""

@@ -20,7 +20,7 @@ from streams.worker.terms import Term
 
 @dataclass(slots=True)
 class CycleAccount:
-    """Of one cycle."""
+    """The effects of one commit cycle so far, and when its oldest record arrived."""
 
     opened_at_s: float | None = None
     """Monotonic seconds; None before its first record."""
@@ -38,7 +38,7 @@ class CycleAccount:
     _clean_arrivals: list[Int64] = field(default_factory=list)
 
     def note(self, effects: Effects, now_s: float) -> None:
-        """Add what a micro-batch has brought about; `now_s`: monotonic."""
+        """Add the effects of a micro-batch; `now_s`: monotonic."""
         if self.opened_at_s is None:
             self.opened_at_s = now_s
         self.records += effects.records
@@ -64,7 +64,7 @@ class CycleAccount:
     def publish(
         self, metrics: WorkerMetrics, pipeline: Pipeline, end: CycleEnd, *, now_ms: int, skew_ms_max: int
     ) -> None:
-        """Count all of it: the cycle is committed. `now_ms`: of the wall clock."""
+        """Update the metrics with the whole cycle, which is committed; `now_ms`: of the wall clock."""
         for outcome, count in self._outcomes.items():
             metrics.events.labels(pipeline.name, outcome).inc(count)
         for (operator, outcome), count in self._beside.items():
@@ -95,12 +95,12 @@ class CycleAccount:
 
 
 class CycleReport:
-    """Updates metrics with what committed cycles have done, and logs what is new. One thread."""
+    """Updates metrics with what committed cycles have done, and logs new rejects and mismatches. One thread."""
 
     def __init__(
         self, pipeline: Pipeline, metrics: WorkerMetrics, clock: TimeSource, *, partitions: int, skew_ms_max: int
     ) -> None:
-        """`partitions`: by how many the flow's state is divided."""
+        """`partitions`: the number of partitions that the flow's state is divided into."""
         self._pipeline = pipeline
         self._metrics = metrics
         self._clock = clock
@@ -109,12 +109,12 @@ class CycleReport:
         self._misrouted = MisroutedWatch(pipeline, partitions, metrics)
 
     def committed(self, account: CycleAccount, end: CycleEnd) -> None:
-        """Tell of a cycle that was committed."""
+        """Update metrics for a cycle that was committed."""
         now_ms = self._clock.wall_ms()
         account.publish(self._metrics, self._pipeline, end, now_ms=now_ms, skew_ms_max=self._skew_ms_max)
         self._schemas.tell(account.schemas, now_ms)
         self._misrouted.tell(account.misrouted, int(self._clock.monotonic_s() * 1000))
 
     def remark(self) -> str | None:
-        """What is wrong with where keys are, in words; None when nothing is. Any thread."""
+        """What is wrong with the partitions that keys are in, as a sentence; None when nothing is. Any thread."""
         return self._misrouted.remark(int(self._clock.monotonic_s() * 1000))

@@ -14,10 +14,10 @@ from streams.worker.schemas import SchemaLookup
 
 
 class BackgroundRestores:
-    """`streams.worker.ports.Stores` over a `Restorer`. Create it on the event loop; the core's thread calls it."""
+    """Implements `ports.Stores` with a `Restorer`. Create it on the event loop; the core's thread calls it."""
 
     def __init__(self, restorer: Restorer, thread: CoreThread, *, on_failure: Callable[[BaseException], None]) -> None:
-        """`on_failure` is told of an error that restoring does not wait out."""
+        """`on_failure` is called with an error that retrying a restore cannot cure."""
         self._restorer = restorer
         self._thread = thread
         self._on_failure = on_failure
@@ -38,7 +38,7 @@ class BackgroundRestores:
         self._restorer.flush()
 
     def close(self) -> None:
-        """End all restores; on the event loop."""
+        """Cancel all restores; on the event loop."""
         self._is_closed = True
         for task in self._tasks:
             task.cancel()
@@ -61,7 +61,7 @@ class BackgroundRestores:
 
 
 class SchemaLookups:
-    """Looks up schemas that the engine waits for, one round at a time. On the event loop."""
+    """Looks up schemas that the engine needs, one round at a time. On the event loop."""
 
     def __init__(
         self,
@@ -72,7 +72,7 @@ class SchemaLookups:
         on_failure: Callable[[BaseException], None],
         input_number: int = 0,
     ) -> None:
-        """Of one input. `on_failure` is told of any error but an outage of the registry: it is a bug."""
+        """Look-ups for one input. `on_failure` is called with any error but an outage of the registry: it is a bug."""
         self._lookup = lookup
         self._input_number = input_number
         self._engine = engine
@@ -81,12 +81,12 @@ class SchemaLookups:
         self._task: asyncio.Task[None] | None = None
 
     def begin(self) -> None:
-        """Look up what is missing, if anything is and no round is under way."""
+        """Start a round of look-ups if schemas are missing and no round is running."""
         if self._task is None and (missing := self._engine.missing_of(self._input_number)):
             self._task = asyncio.get_running_loop().create_task(self.look_up(missing))
 
     async def look_up(self, keys: frozenset[SchemaKey]) -> None:
-        """Have the engine learn these."""
+        """Look these schemas up, and hand the answers to the engine."""
         try:
             await self._lookup.resolve(
                 keys, lambda known: self._thread.post(partial(self._engine.learn, known, self._input_number))
@@ -98,6 +98,6 @@ class SchemaLookups:
             self._task = None
 
     def close(self) -> None:
-        """End the round that is under way."""
+        """Cancel the round that is running."""
         if self._task is not None:
             self._task.cancel()

@@ -1,4 +1,4 @@
-"""The memory that the state of all flows of a process may take together."""
+"""The memory that the state of all flows of a process may use together."""
 
 import threading
 from typing import Final
@@ -6,11 +6,11 @@ from typing import Final
 _WITHHELD_SHARE_MAX: Final = 0.5
 """State keeps at least the other half: with less, a worker would move state to its stores and back all the time."""
 _STEP: Final = 0.5
-"""Of what the process takes beyond its limit, the part that is withheld from state at each look."""
+"""How much of the process's memory above its limit is taken off the budget of state at each check."""
 
 
 class MemoryBudget:
-    """Shared by the flows of a process, each in its own thread: one that is idle leaves its share to the others.
+    """Memory budget shared by the flows of a process, each in its own thread: idle flows leave their share to others.
 
     The bytes that operators count are not all that their state costs: allocators keep what was freed in between. So the
     budget follows the memory of the process: while that is above `resident_bytes_max`, less and less is allowed, and
@@ -28,22 +28,22 @@ class MemoryBudget:
 
     @property
     def is_tight(self) -> bool:
-        """Whether the process took too much of late: what is free should be given back more often."""
+        """Whether the process exceeded its limit recently: free memory should be given back more often."""
         return self._withheld > 0
 
     def follow(self, resident_bytes: int) -> None:
-        """Note what the process takes, before free memory is given back; to be called every few seconds.
+        """Record the memory of the process, before free memory is given back; call it every few seconds.
 
-        That is what counts: between two looks the process takes as much again.
+        The peak matters: the process uses as much again before the next call.
         """
         with self._lock:
             withheld = self._withheld + int((resident_bytes - self._resident_bytes_max) * _STEP)
             self._withheld = min(max(0, withheld), int(self._bytes_max * _WITHHELD_SHARE_MAX))
 
     def allowed(self, pipeline: str, used: int) -> int:
-        """Note what a flow uses; returns what it may use: all that others leave, and its even share in any case.
+        """Record what a flow uses; returns what it may use: all that others leave, and at least its even share.
 
-        Once all together use too much there is always one that uses more than this, so that it has to give back.
+        When the flows together use too much, at least one of them uses more than its allowance and has to spill.
         """
         with self._lock:
             self._used[pipeline] = used

@@ -1,4 +1,4 @@
-"""Configuration of the tasks of a flow, for its workers and for commands that work on its state outside of one."""
+"""Configuration of a flow's tasks, for its workers and for commands that read or write its state."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,7 +14,7 @@ from streams.worker.schemas import enum_symbols, reader_schema, reader_schemas
 
 
 def _symbols(catalog: Catalog, pipeline: Pipeline) -> dict[str, tuple[str, ...]]:
-    """As `TaskConfig.symbols`."""
+    """Enum symbols by field, for `TaskConfig.symbols`."""
     first, *further = pipeline.inputs
     found = enum_symbols(reader_schema(catalog, pipeline), first.payload_fields)
     for one, schema in zip(further, reader_schemas(catalog, pipeline)[1:], strict=True):
@@ -38,9 +38,9 @@ def config_of(
 ) -> TaskConfig:
     """Configuration of the tasks of a flow whose state is divided into `partitions`.
 
-    By that number keys belong to partitions. A source that was given more since then is another layout: its new
-    partitions are refused, and in the others a key is at home only where its state is. Bounds are the flow's, where the
-    environment does not override them.
+    That number decides which partition a key belongs to. If the source got more partitions since then, the new ones are
+    refused, and a key belongs to the partition that has its state. Bounds are the flow's, where the environment does
+    not override them.
     """
     native = choose(settings.streams_native).native
     return TaskConfig(

@@ -1,6 +1,6 @@
-"""The core of one flow in a worker: ownership, commit cycle and maintenance, put together.
+"""The core of one flow in a worker: combines ownership, commit cycle and maintenance.
 
-It is synchronous, and knows no Kafka client, no thread and no clock but through `streams.worker.ports`. The worker runs
+It is synchronous, and uses Kafka clients, threads and clocks only through `streams.worker.ports`. The worker runs
 it in one thread, the simulation (`tests/simulation`) runs the same objects with everything that can go wrong.
 """
 
@@ -49,7 +49,7 @@ _NEVER_ASKED: Final = NeverAsked()
 
 @dataclass(frozen=True, slots=True)
 class Ports:
-    """What the core is connected to."""
+    """The ports that the core is connected to."""
 
     clock: TimeSource
     commits: CommitThread
@@ -66,7 +66,7 @@ class Ports:
 
 
 class PipelineCore:
-    """`step`, `stop` and what `listener` hands to `BetweenSteps`: one at a time. `listener` itself: in a poll."""
+    """`step`, `stop` and what `listener` hands to `BetweenSteps`: one call at a time. `listener` itself: in a poll."""
 
     def __init__(
         self,
@@ -105,7 +105,7 @@ class PipelineCore:
         self._forwarded, self._clock = ports.forwarded, ports.clock
         self.parents = ParentsAwaited()
         self.is_at_rest = False
-        """Whether the last step has left nothing to do until something comes. Any thread may ask."""
+        """Whether the last step left nothing to do until new input arrives. Any thread may ask."""
         self._growing = Growing(
             pipeline, engine, self.cycle, self.ownership, ports.growth, ports.clock, quiet_ms=growth_quiet_ms
         )
@@ -116,11 +116,11 @@ class PipelineCore:
         )  # fmt: skip
 
     def polled(self, batch: MicroBatch) -> Polled:
-        """What to step through, of a micro-batch that was polled just now: to be called before the next poll."""
+        """A polled micro-batch with the terms that run now: call it before the next poll."""
         return Polled(batch, self._terms.running())
 
     def step(self, polled: Polled) -> None:
-        """Process a micro-batch, write what comes of it, commit and maintain when it is time.
+        """Process a micro-batch, write its effects, and commit and run maintenance when due.
 
         A cycle that cannot be committed is rolled back, and its records are consumed again.
 
@@ -143,7 +143,7 @@ class PipelineCore:
         self.cycle.settle()
 
     def _pause(self) -> None:
-        """Consume no more of partitions that wait for a schema, or of which much waits for their parent."""
+        """Pause partitions that wait for a schema, and those with many records that wait for their parent."""
         waiting = self.engine.waiting_partitions
         missing, has_grown = len(self.ownership.missing), self.engine.has_grown
         self.is_at_rest = self.cycle.is_at_rest and not (waiting or missing or has_grown or self.engine.adopting)

@@ -1,4 +1,4 @@
-"""The commit cycle: micro-batches are processed and written, the cycle is closed, its commit runs beside the next one.
+"""The commit cycle: process and write micro-batches, close the cycle, commit it while the next cycle is processed.
 
 One commit is in flight at a time. The next micro-batch is processed meanwhile, and written once the commit has ended.
 An abort drops all state that was never committed, and has it restored.
@@ -33,48 +33,48 @@ log = structlog.get_logger(__name__)
 _ABORTED: Final = Backoff(first_s=0.1, pause_s_max=15.0)
 
 EffectsHook = Callable[[Effects], Effects]
-"""Gets what each micro-batch has brought about before it is written; what it returns is written."""
+"""Called with the effects of each micro-batch before they are written; its result is written instead."""
 
 
 def as_they_are(effects: Effects) -> Effects:
-    """Change nothing."""
+    """Return the effects unchanged."""
     return effects
 
 
 @dataclass(frozen=True, slots=True)
 class CycleLimits:
-    """When a cycle ends."""
+    """Bounds on a cycle: when it ends."""
 
     interval_ms: int
     bytes_max: int
-    """Memory that committing it takes: with long keys, or many of them, a cycle ends earlier."""
+    """Memory that committing the cycle may take: with long keys, or many of them, a cycle ends earlier."""
     records_max: int = CYCLE_RECORDS_MAX
 
 
 class CycleTrace(Protocol):
-    """Told of what is done, for tracing."""
+    """Called around processing and commits, for tracing."""
 
     def processing(self, batch: MicroBatch) -> AbstractContextManager[None]:
-        """Guards the processing of a micro-batch."""
+        """Context manager around the processing of a micro-batch."""
 
     def committing(self, records: int) -> AbstractContextManager[None]:
-        """Guards the commit of all that was processed since the last one; in the commit thread."""
+        """Context manager around the commit of everything processed since the last commit; in the commit thread."""
 
 
 class NoTrace:
-    """Traces nothing."""
+    """Does nothing: tracing is off."""
 
     def processing(self, _: MicroBatch) -> AbstractContextManager[None]:
-        """Nothing."""
+        """Context manager that does nothing."""
         return nullcontext()
 
     def committing(self, _: int) -> AbstractContextManager[None]:
-        """Nothing."""
+        """Context manager that does nothing."""
         return nullcontext()
 
 
 class CommitCycle:
-    """Used by one thread at a time. Only the commit itself runs in another, the one that `commits` stands for."""
+    """Used by one thread at a time. Only the commit itself runs in another thread, that of `commits`."""
 
     def __init__(
         self,
@@ -118,7 +118,7 @@ class CommitCycle:
         return in_flight is not None and not in_flight.done()
 
     def step(self, polled: Polled) -> None:
-        """Process a micro-batch and write what comes of it; end the cycle when it is time.
+        """Process a micro-batch and write its effects; end the cycle when it is due.
 
         Raises:
             CycleAborted: state is ahead of what was written: `roll_back` must follow.
@@ -160,7 +160,7 @@ class CommitCycle:
             self._committer.write(effects)
 
     def _is_due(self, waited_ms: int) -> bool:
-        """Whether the cycle ends now: it is the time, or nearer to it than when the next batch is gathered."""
+        """Whether the cycle ends now: it is due, or will be before the next batch is complete."""
         account, limits = self._account, self._limits
         if account.opened_at_s is None:
             return False
@@ -169,10 +169,10 @@ class CommitCycle:
         return age_ms + waited_ms / 2 >= limits.interval_ms or is_full
 
     def end(self) -> None:
-        """Close the cycle and start its commit, once the one in flight has ended.
+        """End the cycle and start its commit, once the previous commit has ended.
 
         Raises:
-            CycleAborted: the one in flight did not happen.
+            CycleAborted: the previous commit did not happen.
 
         """
         self.wait_for_commit()
@@ -187,7 +187,7 @@ class CommitCycle:
         )
 
     def forget(self, commits: Sequence[TaskCommit], beside: Sequence[TopicRecords]) -> None:
-        """Commit cycles that take keys away (`Committer.forget`), right after `end`; state must be reloaded then.
+        """Commit cycles that delete keys (`Committer.forget`), directly after `end`; state must be reloaded then.
 
         Raises:
             CycleAborted: it did not happen.
@@ -204,10 +204,10 @@ class CommitCycle:
         self._vitals.sign()
 
     def wait_for_commit(self) -> None:
-        """Return once no commit is in flight.
+        """Wait until no commit is in flight.
 
         Raises:
-            CycleAborted: the one that was did not happen.
+            CycleAborted: the commit that was in flight did not happen.
 
         """
         if self._in_flight is not None:
@@ -216,14 +216,14 @@ class CommitCycle:
             self._aborts_in_a_row = 0
 
     def settle(self) -> None:
-        """Return once no commit is in flight, whatever became of it."""
+        """Wait until no commit is in flight, whatever its outcome."""
         try:
             self.wait_for_commit()
         except (CycleAborted, StreamsError) as error:
             log.warning("the last cycle was not committed", error=str(error))
 
     def roll_back(self, error: CycleAborted) -> None:
-        """Abort, drop state that was never committed, restore it after a pause; its records are consumed again."""
+        """Abort, drop uncommitted state, and restore it after a pause; its records are consumed again."""
         self.settle()
         self._account = CycleAccount()
         self._metrics.aborts.labels(error.reason).inc()

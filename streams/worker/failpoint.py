@@ -1,4 +1,4 @@
-"""Failpoints: what a test has a worker do at a step of its work.
+"""Failpoints: make a worker crash, hang or stall at a given step, for tests.
 
 Steps are those of a commit cycle (`streams.engine.commit.STEPS`) and of a snapshot (`streams.snapshots.shelf.STEPS`).
 `STREAMS_FAILPOINT` is one of
@@ -41,7 +41,7 @@ class Failpoint:
     """Which passage (kill, hang, stall), or milliseconds (slow)."""
 
     def __call__(self, step: str) -> None:
-        """Do the deed if this is its step and its time has come."""
+        """Act if this is the configured step and pass."""
         if step != self.step:
             return
         if self.deed == "slow":
@@ -67,10 +67,10 @@ def no_failpoint(_: str) -> None:
 
 
 def parse_failpoint(spec: str) -> Failpoint:
-    """Failpoint of the variable's value.
+    """Parse the value of the variable.
 
     Raises:
-        UsageError: it is none.
+        UsageError: it is not a failpoint.
 
     """
     deed, _, rest = spec.partition(":") if spec.count(":") == 2 else ("kill", "", spec)

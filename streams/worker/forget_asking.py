@@ -1,4 +1,4 @@
-"""What `streams forget` does of a flow whose workers run: it asks them, and waits (docs/adr/0090)."""
+"""`streams forget` while workers of the flow run: it sends them a request and waits (docs/adr/0090)."""
 
 import time
 import uuid
@@ -51,7 +51,7 @@ class ForgetAsking:
         self._changelog.close()
 
     def look(self) -> Forgotten:
-        """Tables that have a row of the key now. What workers keep beside rows of tables, such as windows, is not told.
+        """Tables that have a row of the key now. Windows and other state beside the rows of tables are not reported.
 
         Raises:
             StreamsError: no answer.
@@ -69,7 +69,7 @@ class ForgetAsking:
         return newest is not None
 
     def forget(self, actor: Actor, *, wait_s: float) -> bool:
-        """Ask, and wait until it is done; False: the group has no members any more, and nobody has done it.
+        """Send the request and wait until it is done; False: the group has no members left, and nobody has done it.
 
         Raises:
             StreamsError: it was not done in that time. The request stays open for a day.
@@ -94,7 +94,7 @@ class ForgetAsking:
         return True
 
     def _after(self) -> tuple[int, ...]:
-        """Of each input, up to where workers must have got so that no record of the key is left."""
+        """For each input, the offset that workers must have passed so that no record of the key is left."""
         found, inputs = [], self._pipeline.inputs
         lanes = [lane_of(number, self.partition) for number in range(len(inputs))]
         committed = self._changelog.committed(lanes)
@@ -108,7 +108,7 @@ class ForgetAsking:
 
 
 def send_request(settings: Settings, client: AdminClient, flow: Pipeline, request: ForgetRequest) -> None:
-    """Write a request into the flow's topic of requests, which is created where it is missing.
+    """Write a request to the flow's topic of requests; the topic is created where it is missing.
 
     Raises:
         StreamsError: the principal may not, or no answer.

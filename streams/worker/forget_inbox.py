@@ -17,12 +17,12 @@ from streams.worker.ports import AskedToForget, TimeSource
 log = structlog.get_logger(__name__)
 
 LOOK_S: Final = 5.0
-"""Between two looks at the topic."""
+"""Pause between two reads of the topic."""
 _CLOSE_S: Final = 5.0
 
 
 class ForgetInbox:
-    """`streams.worker.ports.ForgetNews` over Kafka. Connects with the first look."""
+    """Implements `streams.worker.ports.ForgetNews` with Kafka. Connects at the first read."""
 
     def __init__(self, settings: Settings, flow: Pipeline, clock: TimeSource, *, look_s: float = LOOK_S) -> None:
         self._settings, self._flow, self._clock, self._look_s = settings, flow, clock, look_s
@@ -32,15 +32,15 @@ class ForgetInbox:
         self._thread = threading.Thread(target=self._run, name=f"{flow.name}-forget", daemon=True)
 
     def start(self) -> None:
-        """Begin to look."""
+        """Start reading."""
         self._thread.start()
 
     def asked(self) -> AskedToForget | None:
-        """See `ForgetNews`."""
+        """The open requests; see `ForgetNews`."""
         return self._asked
 
     def close(self) -> None:
-        """Look no more. A look that waits for a broker ends by itself, later."""
+        """Stop reading. A read that waits for a broker ends by itself, later."""
         self._stop.set()
         if self._thread.ident is not None:
             self._thread.join(_CLOSE_S)
@@ -70,7 +70,7 @@ class ForgetInbox:
                 continue
             if requests.unreadable > self._told_unreadable:
                 log.warning(
-                    "requests to forget keys are of another version, or are none: nobody carries them out",
+                    "requests to forget keys have another version or are not readable: they are not carried out",
                     topic=flow.forget, records=requests.unreadable,
                 )  # fmt: skip
             self._told_unreadable = requests.unreadable

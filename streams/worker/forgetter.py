@@ -1,4 +1,4 @@
-"""Carries out requests to forget keys, between two cycles of a worker that runs (docs/adr/0090).
+"""Carries out requests to forget keys, between two cycles of a running worker (docs/adr/0090).
 
 A key is due once its partition has processed all that it had when it was asked for, and no operator holds events of it.
 The cycle that forgets it says in the same transaction that the request is carried out. All state of the worker is then
@@ -22,7 +22,7 @@ from streams.worker.ports import ForgetNews, TimeSource
 log = structlog.get_logger(__name__)
 
 _INTERVAL_S: Final = 1.0
-"""Between two looks whether a request is due: a look may read what is held in the store."""
+"""Pause between two checks whether a request is due: a check may read held events from the store."""
 
 
 class Forgetter:

@@ -1,8 +1,9 @@
-"""What `streams forget` does of a flow without workers: nothing of a key is kept in its tables and state any more.
+"""`streams forget` for a flow without workers: deletes everything that its tables and state keep of a key.
 
-Nobody has the key's rows in memory and writes them again. The command restores the key's partition into a store of its
-own and commits the cycle that forgets it (docs/adr/0090). A worker that starts later, whatever its store holds, reads
-that and deletes the key's rows, before it processes anything. While workers run they do it: `forget_asking.py`.
+No worker runs that has the key's rows in memory and would write them again. The command restores the key's partition
+into a store of its own and commits the cycle that forgets it (docs/adr/0090). A worker that starts later, whatever its
+store holds, reads that and deletes the key's rows, before it processes anything. While workers run they do it:
+`forget_asking.py`.
 """
 
 import shutil
@@ -45,7 +46,7 @@ _IDS_IN_MEMORY_MAX: Final = 1_000_000
 
 @dataclass(frozen=True, slots=True)
 class Forgotten:
-    """What there was of a key, and where it was."""
+    """What was found of a key, and in which tables."""
 
     partition: int
     rows: tuple[str, ...]
@@ -127,13 +128,13 @@ class Forgetting:
         require_stopped(self._client, flow, self._say, wait_s=0.0)
 
     def _asked(self) -> list[ForgetRequest]:
-        """Requests for this key that no worker has carried out: this does."""
+        """Open requests for this key: this run carries them out."""
         if self._pipeline.forget not in partition_counts(self._client):
             return []
         return [one for one in OpenRequests(self._pipeline, self._changelog).read() if one.key == self._key]
 
     def _no_member(self) -> object:
-        """What commits for a group that has no members."""
+        """Stands in for the group member in a commit: the group has no members."""
         consumer = clients.consumer(self._settings, {"group.id": self._pipeline.group})
         try:
             return consumer.consumer_group_metadata()

@@ -1,4 +1,4 @@
-"""What a worker does for a growth of its flow between steps: parents cut and tell, children adopt and clear.
+"""What a worker does for a growth of its flow between steps: parents cut and report, children adopt and clear.
 
 Everything is a function of the growth's record and of committed state, so that another worker goes on
 where one has ended (docs/adr/0070).
@@ -44,7 +44,7 @@ class Growing:
         *,
         quiet_ms: int = GROWTH_QUIET_MS,
     ) -> None:
-        """`quiet_ms`: time without a straggler after which a parent ends the coupling."""
+        """`quiet_ms`: how long no straggler may come before a parent ends the coupling."""
         self._pipeline = pipeline
         self._engine = engine
         self._cycle = cycle
@@ -55,7 +55,7 @@ class Growing:
         self._tables = [state.name for state in engine.config.keyed if state.is_table]
 
     def run(self, idle: Mapping[int, Idle]) -> None:
-        """Do what is due; `idle` is of the micro-batch that was processed last.
+        """Do what is due; `idle` is that of the latest micro-batch.
 
         Raises:
             CycleAborted: a commit did not happen.
@@ -82,7 +82,7 @@ class Growing:
         return have_adopted(partition, growth, self._news.standings())
 
     def _start_adopted(self) -> None:
-        """Consume partitions whose adoption is committed."""
+        """Start to consume partitions whose adoption is committed."""
         for partition, task in list(self._engine.adopting.items()):
             if task.adoption is None and task.is_settled:
                 self._engine.adopted(partition)
@@ -113,7 +113,7 @@ class Growing:
         self._cycle.end()
 
     def _tell(self, growth: Growth, idle: Mapping[int, Idle]) -> None:
-        """Have parents tell their children, with the open cycle, what is due."""
+        """Have parents report to their children, with the open cycle, what is due."""
         parents = [
             task
             for partition, task in self._engine.tasks.items()

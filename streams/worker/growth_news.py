@@ -1,4 +1,4 @@
-"""`streams.worker.ports.GrowthNews` over Kafka: a thread that reads the growth topic, and asks for what it needs then.
+"""Implements `streams.worker.ports.GrowthNews` with Kafka: a thread that reads the growth topic.
 
 As long as the flow was never grown that is all that it does. While a growth goes on it asks, twice a second, for what
 the group has committed, and for the ends of partitions that somebody wants to know.
@@ -36,7 +36,7 @@ class KafkaGrowthNews:
     """Of one flow. `start` begins the thread, `close` ends it; the rest is for any thread."""
 
     def __init__(self, settings: Settings, pipeline: Pipeline, *, partitions: int) -> None:
-        """`partitions`: by how many the flow's state is divided if it was never grown."""
+        """`partitions`: the number that the flow's state is divided into if it was never grown."""
         self._topic = GrowthTopic(settings, pipeline.growth)
         self._positions = GroupPositions(settings, group=pipeline.group, topics=[one.topic for one in pipeline.inputs])
         self._source = pipeline.source
@@ -51,11 +51,11 @@ class KafkaGrowthNews:
         self._thread = threading.Thread(target=self._run, name=f"{pipeline.name}-growth", daemon=True)
 
     def start(self) -> None:
-        """Begin to listen."""
+        """Start reading."""
         self._thread.start()
 
     def close(self) -> None:
-        """Listen no more."""
+        """Stop reading."""
         self._stop.set()
         if self._thread.is_alive():
             self._thread.join(timeout=2 * _WAIT_S)
@@ -64,15 +64,15 @@ class KafkaGrowthNews:
     # --- GrowthNews -------------------------------------------------------------------------------------------------
 
     def layouts(self) -> Layouts | None:
-        """The layouts of the flow; None: it was never grown, as far as is known."""
+        """The layouts of the flow; None: no growth is known."""
         return self._layouts
 
     def standings(self) -> Mapping[int, Standing]:
-        """How partitions stand by what the group has committed."""
+        """State of each partition in a growth, as the group has committed it."""
         return self._standings
 
     def want_ends(self, lanes: frozenset[int]) -> None:
-        """Have the ends of these lanes of the inputs asked for, again and again; of no others any more."""
+        """Keep asking for the ends of these lanes of the inputs, and of no others."""
         self._wanted = lanes
 
     def ends(self) -> Ends | None:
@@ -82,7 +82,7 @@ class KafkaGrowthNews:
     # --- for a restore ----------------------------------------------------------------------------------------------
 
     def read(self) -> Layouts | None:
-        """The layouts by what is in the growth topic now; None: the flow was never grown.
+        """The layouts by the growth topic as it is now; None: the flow was never grown.
 
         Raises:
             StreamsError: no answer, or the topic holds something else.
@@ -149,7 +149,7 @@ class KafkaGrowthNews:
 
 
 def _all_moved(growth: Growth, standings: Mapping[int, Standing]) -> bool:
-    """Whether all children have their state, and no rows elsewhere."""
+    """Whether all children have their state, and no rows of their keys are left in the parents' tables."""
     return all(
         child in standings and standings[child].epoch >= growth.epoch and standings[child].cleared >= growth.epoch
         for child in growth.children

@@ -28,7 +28,7 @@ _MEMORY_BYTES: Final = 16 << 20
 
 @dataclass(slots=True)
 class StoreReport:
-    """What the store of one partition holds, and what would become of it."""
+    """What the store of one partition holds, and what a worker would do with it."""
 
     pipeline: str
     partition: int
@@ -47,7 +47,7 @@ class StoreReport:
         return 0 if self.checkpoint is None else self.checkpoint.marks.get(KNOWN_FROM, 0)
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
+        """As a JSON object."""
         checkpoint = None
         if self.checkpoint is not None:
             names = (
@@ -180,4 +180,4 @@ class _Looks:
 
 
 def _untold(_records: int, _rows: int) -> None:
-    """Nobody waits for what is read."""
+    """Ignore progress: nothing waits for these reads."""

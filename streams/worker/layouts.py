@@ -1,4 +1,4 @@
-"""How a flow was grown, asked once: for a worker that starts, and for commands that look at its state."""
+"""How a flow was grown, read once: for a worker that starts, and for commands that inspect its state."""
 
 from collections.abc import Mapping
 
@@ -27,10 +27,10 @@ def read_layouts(settings: Settings, pipeline: Pipeline, partitions: int) -> Lay
 
 
 def state_partitions(pipeline: Pipeline, counts: Mapping[str, int]) -> int:
-    """By how many partitions the state of a flow that was never grown is divided: every topic with state has them."""
+    """The number of partitions that state is divided into if the flow never grew: all topics with state have these."""
     return min(counts[topic] for topic in pipeline.changelogs)
 
 
 def first_partitions(pipeline: Pipeline, counts: Mapping[str, int], layouts: Layouts | None) -> int:
-    """By how many partitions the flow's state was divided at first."""
+    """The number of partitions that the flow's state was divided into at first."""
     return state_partitions(pipeline, counts) if layouts is None else layouts.known[0].partitions

@@ -1,7 +1,7 @@
-"""A worker process's link to its supervisor, and how it notices that the supervisor is gone.
+"""A worker process's link to its supervisor: the process stops when the supervisor ends.
 
-The supervisor holds the writing end of a pipe that nothing is written to. When it ends, however it does, the reading
-end is at its end: a signal of the parent's death would depend on the thread that started the process, and on Linux.
+The supervisor holds the writing end of a pipe that nothing is written to. However it ends, the reader then sees the end
+of the file. (Linux's parent-death signal would be tied to the thread that started the process.)
 """
 
 import os
@@ -20,31 +20,31 @@ from streams.errors import UsageError
 log = structlog.get_logger(__name__)
 
 ORPHAN_S_MAX: Final = 20.0
-"""How long a process whose supervisor is gone may take to stop in order."""
+"""How long a process without its supervisor may take to stop cleanly."""
 _FORM: Final = re.compile(r"(\d{1,4})/(\d{1,4}):(\d{1,7}):(\d{1,7})")
 
 
 @dataclass(frozen=True, slots=True)
 class Supervised:
-    """Which process of how many this is, and the descriptors that it was given."""
+    """The number of this process among how many, and the descriptors that it inherited."""
 
     number: int
     of: int
     web: int
-    """A socket that listens: the supervisor asks there."""
+    """A listening socket: the supervisor asks there."""
     lifeline: int
-    """The pipe's end to read."""
+    """The reading end of the pipe."""
 
     def __str__(self) -> str:
-        """As the supervisor says it to the process."""
+        """As the supervisor passes it to the process."""
         return f"{self.number}/{self.of}:{self.web}:{self.lifeline}"
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """Read what the supervisor said.
+        """Parse what the supervisor passed.
 
         Raises:
-            UsageError: it is nothing that it says.
+            UsageError: the supervisor did not write this.
 
         """
         found = _FORM.fullmatch(text)
@@ -53,16 +53,16 @@ class Supervised:
         return cls(*map(int, found.groups()))
 
     def web_socket(self) -> socket.socket:
-        """The socket of its web server."""
+        """The socket of the process's web server."""
         return socket.socket(fileno=self.web)
 
     def end_with_the_supervisor(self) -> None:
-        """From now on the end of the supervisor stops this process, as SIGTERM does, within `ORPHAN_S_MAX`."""
+        """Stop this process when the supervisor ends, as SIGTERM does, within `ORPHAN_S_MAX`."""
         end_with(self.lifeline, stop_s_max=ORPHAN_S_MAX)
 
 
 def end_with(lifeline: int, *, stop_s_max: float) -> None:
-    """From now on the end of who holds the pipe's other end stops this process, as SIGTERM does.
+    """Stop this process, as SIGTERM does, when the holder of the pipe's other end exits.
 
     `lifeline`: descriptor of the end to read. A process that has not stopped `stop_s_max` seconds later is ended.
     """

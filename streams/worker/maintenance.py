@@ -1,4 +1,4 @@
-"""Maintenance between cycles: bound memory, flush stores, truncate the journal, forget what was unknown."""
+"""Maintenance between cycles: bound memory, flush stores, truncate the journal, expire unknown schemas."""
 
 from collections.abc import Callable
 from typing import Final
@@ -18,10 +18,10 @@ from streams.worker.quarantined import QuarantineNews
 _INTERVAL_S: Final = 2.0
 _INTERVAL_OVER_BUDGET_S: Final = 0.2
 _INTERVAL_TIGHT_S: Final = 0.5
-"""While the process takes too much."""
+"""Interval while the process uses more memory than it may."""
 _TRUNCATE_INTERVAL_S: Final = 60.0
 _TRIM_SHARE: Final = 0.6
-"""Of the memory setting, resident memory beyond which what is free is given back to the system."""
+"""Share of the memory setting: above it, free memory is given back to the system."""
 
 
 class Maintenance:
@@ -66,7 +66,7 @@ class Maintenance:
         self._done_at_s = self._flushed_at_s = self._truncated_at_s = clock.monotonic_s()
 
     def run_if_due(self) -> None:
-        """Do what is due: a look every two seconds, more often while more memory is used than may be.
+        """Do what is due: every two seconds, and more often while too much memory is used.
 
         Raises:
             CycleAborted: the disk refuses, the source is another one, or a commit did not happen.
@@ -124,7 +124,7 @@ class Maintenance:
             self._journal.truncate(topic, before)
 
     def _consumed(self) -> dict[str, dict[int, int]]:
-        """Of topics between two stages, by partition the offset before which everything is consumed and committed."""
+        """Of topics between two stages, by partition, the offset before which everything is consumed and committed."""
         found: dict[str, dict[int, int]] = {}
         for number, one in enumerate(self._pipeline.inputs):
             if one.is_internal:
@@ -133,7 +133,7 @@ class Maintenance:
         return {topic: before for topic, before in found.items() if before}
 
     def _forwarded_cuts(self) -> dict[str, dict[int, int]]:
-        """Of each input's forwarded topic, by partition up to where its records are processed and committed.
+        """By partition of each input's forwarded topic, the offset before which records are processed and committed.
 
         Without those that are truncated already. Only the task of a partition reads them.
         """

@@ -10,12 +10,12 @@ import pyarrow as pa
 from streams.state.rocks import RocksMemory
 
 _TRIM: Callable[[int], int] | None = getattr(ctypes.CDLL(None), "malloc_trim", None)
-"""glibc's; other C libraries have none, and most do not need it."""
+"""Exists in glibc; other C libraries have none, and most do not need it."""
 _ARENA_MAX: Final = -8
 """glibc's number of the option, `M_ARENA_MAX` in malloc.h."""
 _ARENAS: Final = 2
 _MMAP_THRESHOLD: Final = -3
-"""As above, `M_MMAP_THRESHOLD`: set once, it stays what it is."""
+"""As above, `M_MMAP_THRESHOLD`: set once, glibc no longer adapts it."""
 _LARGE_BYTES: Final = 1 << 20
 """Columns of a micro-batch are smaller: taking those from the system each time would cost more than it saves."""
 
@@ -42,7 +42,7 @@ def few_arenas() -> None:
 
 
 def resident_bytes() -> int:
-    """Resident memory of this process."""
+    """Resident memory of this process in bytes."""
     return int(psutil.Process().memory_info().rss)
 
 
@@ -53,11 +53,11 @@ class ProcessMemory:
         self._rocks = rocks
 
     def resident_bytes(self) -> int:
-        """Resident memory."""
+        """Resident memory of this process in bytes."""
         return resident_bytes()
 
     def cache_bytes(self) -> int:
-        """Of all stores together."""
+        """Bytes of the caches of all stores together."""
         return self._rocks.bytes_used()
 
     def give_back(self) -> None:

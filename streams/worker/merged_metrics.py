@@ -12,8 +12,8 @@ LABEL = "process"
 def merged(texts: Mapping[int, str]) -> list[Metric]:
     """Families of all processes, by name. `texts`: what each one's `/metrics` has answered, as OpenMetrics.
 
-    Nothing is added up: counters of a process start at 0 when it is started again, which `rate` knows how to take only
-    as long as each has a series of its own.
+    Nothing is added up: a restarted process counts from 0, and `rate` handles such resets only in a series of its own
+    for each process.
 
     Raises:
         ValueError: a text is not OpenMetrics.
@@ -32,11 +32,11 @@ def merged(texts: Mapping[int, str]) -> list[Metric]:
 
 
 class Families(Collector):
-    """Families that are there already, to be encoded."""
+    """Metric families that are parsed already, to be encoded again."""
 
     def __init__(self, families: Iterable[Metric]) -> None:
         self._families = list(families)
 
     def collect(self) -> Iterable[Metric]:
-        """All of them."""
+        """All families."""
         return self._families

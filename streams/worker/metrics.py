@@ -16,7 +16,7 @@ from streams.batch.rejects import Reason
 from streams.shared_metrics import SharedMetrics
 
 OUTCOMES: Final = ("clean", "late", "duplicate", "rejected")
-"""What becomes of an event."""
+"""Outcomes of an event."""
 SNAPSHOT_FAILURES: Final = ("object_store", "disk")
 """Why a snapshot could not be taken."""
 SNAPSHOT_OUTCOMES: Final = ("used", "none", "unavailable", "damaged", "refused")
@@ -180,7 +180,7 @@ class WorkerMetrics:
         )
 
     def begin(self, pipeline: str) -> None:
-        """Have the counts of a flow's records at 0: a rate sees the first of anything if there was a 0 before it."""
+        """Set the counters of a flow's records to 0, so that `rate` sees the first increase."""
         for outcome in OUTCOMES:
             self.events.labels(pipeline, outcome)
         for reason in Reason:
@@ -196,8 +196,8 @@ class WorkerMetrics:
     def stopwatch(self, operator: str, clock_s: Callable[[], float] = time.thread_time) -> Generator[None]:
         """Measure the guarded block as time in `operator`, by default as CPU time of this thread.
 
-        By the wall a block would have the time in it for which it waits for the interpreter lock, while other threads
-        of the worker compute. A block that is there to wait is measured so: by `time.perf_counter`.
+        Wall time would include waiting for the interpreter lock while other threads of the worker compute. For a block
+        whose purpose is to wait, pass `time.perf_counter`.
         """
         start = clock_s()
         try:
@@ -217,13 +217,13 @@ class VectorHistogram(Collector):
         self._sum = 0.0
 
     def observe(self, values: np.ndarray[Any, np.dtype[np.floating[Any]]]) -> None:
-        """Count `values`."""
+        """Count each of `values` in its bucket."""
         places = np.searchsorted(self._edges, values, side="left")
         self._counts += np.bincount(places, minlength=len(self._counts))
         self._sum += float(values.sum())
 
     def collect(self) -> Iterable[Metric]:
-        """The histogram as Prometheus wants it: cumulative."""
+        """The cumulative histogram in Prometheus' form."""
         cumulative = np.cumsum(self._counts).tolist()
         names = [*(str(edge) for edge in self._edges.tolist()), "+Inf"]
         family = HistogramMetricFamily(self._name, self._documentation)

@@ -21,22 +21,22 @@ log = structlog.get_logger(__name__)
 
 MISMATCHES: Final = frozenset({Reason.UNKNOWN_SCHEMA, Reason.INCOMPATIBLE_SCHEMA, Reason.MALFORMED})
 OTHER: Final = "other"
-"""Label of whatever comes when there are as many labels as there may be."""
+"""Label for further values once there are as many labels as allowed."""
 
 
 @dataclass(slots=True)
 class SchemaNews:
-    """What one cycle has met, for when it is committed."""
+    """Mismatches and unexpected fields of one cycle, kept until it is committed."""
 
     mismatches: Counter[tuple[int, str]] = field(default_factory=Counter)
     """By schema id and reason."""
     examples: dict[tuple[int, str], str] = field(default_factory=dict)
-    """What the first of them was, in words."""
+    """Message of the first of them."""
     unexpected: Counter[tuple[int, str]] = field(default_factory=Counter)
     """By schema id and field."""
 
     def add(self, effects: Effects) -> None:
-        """Take note of what a micro-batch has met."""
+        """Add the mismatches and unexpected fields of a micro-batch."""
         for letter in effects.dead_letters:
             reject = letter.reject
             if reject.schema_id is not None and reject.reason in MISMATCHES:
@@ -48,7 +48,7 @@ class SchemaNews:
 
 
 class SchemaWatch:
-    """Counts and logs the news of a flow's cycles. One thread at a time."""
+    """Counts and logs the mismatches of a flow's cycles. One thread at a time."""
 
     def __init__(self, pipeline: str, metrics: WorkerMetrics) -> None:
         self._pipeline = pipeline
@@ -59,7 +59,7 @@ class SchemaWatch:
         self._examples: dict[tuple[str, int], str] = {}
 
     def tell(self, news: SchemaNews, now_ms: int) -> None:
-        """Count the news of a committed cycle, and log what has not been logged of its schema id within a minute."""
+        """Count the mismatches of a committed cycle, and log each schema id at most once a minute."""
         for (schema_id, reason), records in news.mismatches.items():
             labels = self._bounded("mismatch", schema_id, reason)
             self._metrics.schema_mismatches.labels(self._pipeline, *labels).inc(records)
@@ -73,7 +73,7 @@ class SchemaWatch:
             self._log("unexpected", now_ms, self._log_unexpected)
 
     def _bounded(self, kind: str, schema_id: int, detail: str) -> tuple[str, str]:
-        """Labels of a count; the common ones for whatever comes when there are too many."""
+        """Labels to count under; the common labels for further values once there are too many."""
         key = (kind, schema_id, detail)
         if key not in self._labels:
             if len(self._labels) >= SCHEMA_LABELS_MAX:
@@ -88,11 +88,11 @@ class SchemaWatch:
             self._examples.setdefault(key, example)
 
     def _log(self, kind: str, now_ms: int, say: Callable[[int, Mapping[str, int], str], None]) -> None:
-        """Say what there is to say of each schema id, if nothing was said of it within the interval."""
+        """Log each schema id unless it was logged within the interval."""
         recent = {key: at for key, at in self._told_ms.items() if now_ms - at < MISMATCH_LOG_INTERVAL_MS}
         for key in [key for key in self._untold if key[0] == kind and key not in recent]:
             if len(recent) >= 2 * SCHEMA_LABELS_MAX:
-                break  # what is left is said later, or counted only
+                break  # the rest is logged later, or only counted
             recent[key] = now_ms
             say(key[1], dict(self._untold.pop(key)), self._examples.pop(key, ""))
         self._told_ms = recent

@@ -30,7 +30,7 @@ class MisroutedNews:
     """Some keys by the partition in which they came."""
 
     def add(self, effects: Effects) -> None:
-        """Take note of what a micro-batch has met."""
+        """Add the misrouted events of a micro-batch."""
         for part in effects.partitions:
             self.events += part.misrouted
             for key in part.misrouted_keys:
@@ -53,7 +53,7 @@ class MisroutedWatch:
     """Counts and logs the misrouted events of one source. One thread at a time."""
 
     def __init__(self, pipeline: Pipeline, partitions: int, metrics: WorkerMetrics) -> None:
-        """`partitions`: by how many the flow's state is divided; the metric is there, at 0, from the beginning."""
+        """`partitions`: the number that the flow's state is divided into; the metric is set to 0 from the beginning."""
         self._source = source = pipeline.source
         self._masks = pipeline.masks_keys
         self._partitions = partitions
@@ -64,7 +64,7 @@ class MisroutedWatch:
         self._last_ms: int | None = None
 
     def tell(self, news: MisroutedNews, now_ms: int) -> None:
-        """Count the events of a committed cycle; log those since the last line, once within a minute.
+        """Count the events of a committed cycle; log those since the last line, at most once a minute.
 
         `now_ms`: monotonic.
         """
@@ -87,7 +87,10 @@ class MisroutedWatch:
         )  # fmt: skip
 
     def remark(self, now_ms: int) -> str | None:
-        """For `/readyz`, for an hour after the last misrouted event; `now_ms`: monotonic. Any thread may ask."""
+        """A sentence for `/readyz`, for an hour after the last misrouted event; `now_ms`: monotonic.
+
+        Any thread may ask.
+        """
         if self._last_ms is None or now_ms - self._last_ms >= MISROUTED_SAID_MS:
             return None
         return (
@@ -98,6 +101,6 @@ class MisroutedWatch:
 
 
 def shown(key: bytes) -> str:
-    """A key for a log line: escaped, and cut off where it is long."""
+    """A key for a log line: escaped, and shortened where it is long."""
     text = ascii(key.decode("utf-8", "backslashreplace")[:KEY_BYTES_LOGGED])[1:-1]
     return text if len(key) <= KEY_BYTES_LOGGED else f"{text}... ({len(key)} bytes)"

@@ -12,10 +12,10 @@ _IDENTITY: Final = "worker.id"
 
 
 class DirectoryLock:
-    """A locked directory. The lock goes with the process, however it ends."""
+    """A locked directory. The lock ends with the process, however it ends."""
 
     def __init__(self, path: Path) -> None:
-        """Create the directory if need be, and take it.
+        """Create the directory if need be, and lock it.
 
         Raises:
             StreamsError: another worker has it, or it cannot be written.
@@ -40,7 +40,7 @@ class DirectoryLock:
         self._file.flush()
 
     def release(self) -> None:
-        """Give the directory back."""
+        """Unlock the directory."""
         self._file.close()
 
 
@@ -48,7 +48,7 @@ class DataDirectory:
     """A worker's locked data directory, and the worker's identity."""
 
     def __init__(self, path: Path) -> None:
-        """Create the directory if need be, and take it.
+        """Create the directory if need be, and lock it.
 
         Raises:
             UsageError: it holds the state of several processes.
@@ -65,11 +65,11 @@ class DataDirectory:
         self.worker_id = self._identity()
 
     def store_path(self, pipeline: str, partition: int) -> Path:
-        """Where the store of a partition is."""
+        """Path of a partition's store."""
         return self.path / pipeline / str(partition)
 
     def release(self) -> None:
-        """Give the directory back."""
+        """Unlock the directory."""
         self._lock.release()
 
     def _identity(self) -> str:

@@ -19,14 +19,14 @@ from streams.worker.terms import Term, Terms
 
 @dataclass(frozen=True, slots=True)
 class Polled:
-    """A micro-batch, and the terms that ran when it was polled."""
+    """A micro-batch, and the terms that were running when it was polled."""
 
     batch: MicroBatch
     terms: Mapping[int, Term]
 
 
 class Ownership:
-    """Used by one thread at a time, between steps. What is read only, and `Attempt.is_wanted`: any thread."""
+    """Used by one thread at a time, between steps. Any thread may read its read-only parts and `Attempt.is_wanted`."""
 
     def __init__(
         self,
@@ -38,37 +38,37 @@ class Ownership:
         *,
         is_stopping: Callable[[], bool],
     ) -> None:
-        """`is_stopping`: whether no restore is wanted any more."""
+        """`is_stopping`: whether restores are no longer wanted."""
         self._engine = engine
         self._terms = terms
         self._intake = intake
         self._stores = stores
         self._forwarded = forwarded
         self._bounds: dict[int, tuple[tuple[int, int], ...]] = {}
-        """Of the partition of each input of each task."""
+        """By partition of a task, the bounds of that partition in each input."""
         self._is_stopping = is_stopping
         self._owned: Mapping[int, Term] = {}
-        """Replaced as a whole: others read it."""
+        """Replaced as a whole, so that other threads can read it."""
         self._restored_in: dict[int, Term] = {}
-        """Of each partition that has a task: the term under which its state was restored."""
+        """For each partition with a task, the term under which its state was restored."""
         self._newest: dict[int, Attempt] = {}
-        """The newest attempt to restore each partition; whatever an older one brings is void."""
+        """The newest attempt to restore each partition; results of older attempts are ignored."""
         self.generation = 0
-        """Grows with each reload: micro-batches that were polled under an earlier one are void."""
+        """Incremented by each reload: micro-batches that were polled under an earlier generation are ignored."""
 
     @property
     def owned(self) -> frozenset[int]:
-        """Partitions whose assignment was carried out, and whose release was not."""
+        """Partitions whose assignment was carried out, and not yet their release."""
         return frozenset(self._owned)
 
     @property
     def missing(self) -> frozenset[int]:
-        """Owned partitions without a task at work that are not stopped for good: they are being restored."""
+        """Owned partitions without a running task that are not stopped for good: they are being restored."""
         return self.owned - frozenset(self._engine.tasks) - self.stopped.keys()
 
     @property
     def stopped(self) -> Mapping[int, str]:
-        """Owned partitions of which an output refuses what must be written, and why."""
+        """Owned partitions that stand still because an output refuses a record, and why."""
         owned = self._owned
         return {partition: why for partition, why in dict(self._engine.refusals.stopped).items() if partition in owned}
 
@@ -77,7 +77,7 @@ class Ownership:
         return frozenset(self._restored_in[partition] for partition in partitions)
 
     def current(self, polled: Polled) -> MicroBatch | None:
-        """What of a micro-batch goes on from the tasks' state; None: it was polled before the state was last reloaded.
+        """The records of a micro-batch that the tasks may process; None: it was polled before the last reload.
 
         Records of a partition that was given away and came back since are left out: some that were polled before them
         may have been dropped while it was away, and all of them are consumed again.
@@ -99,7 +99,7 @@ class Ownership:
         return replace(batch, records=records, idle=idle, forwarded=forwarded, forwarded_idle=forwarded_idle)
 
     def consume(self, task: PartitionTask) -> None:
-        """Have records of a task's partition read from where the task stands, in each input."""
+        """Consume a task's partition from the task's position, in each input."""
         bounds = self._bounds[task.partition]
         for number, offset_next in enumerate(task.offsets_next):
             self._intake.start(lane_of(number, task.partition), offset_next, bounds[number])
@@ -107,18 +107,18 @@ class Ownership:
             self.read_forwarded(task)
 
     def read_forwarded(self, task: PartitionTask) -> None:
-        """Have what others forward to a task's partition read from where the task stands, of each input."""
+        """Read what other tasks forward to a task's partition from the task's position, for each input."""
         for number in range(len(task.positions)):
             self._forwarded.start(lane_of(number, task.partition), task.growth.of(number).forwarded_next)
 
     def take(self, terms: Mapping[int, Term]) -> None:
-        """Own partitions that were assigned: restore them, and consume each once it is restored."""
+        """Take ownership of assigned partitions: restore each, and consume it once it is restored."""
         self._owned = {**self._owned, **terms}
         self._engine.refusals.start_again(list(terms))
         self._restore(terms, after_s=0.0)
 
     def reload(self, *, after_s: float) -> None:
-        """Drop the state of all partitions, which was never committed, and restore it `after_s` seconds from now.
+        """Drop the uncommitted state of all partitions, and restore it `after_s` seconds from now.
 
         Their records are consumed again from the committed offsets.
         """
@@ -131,7 +131,7 @@ class Ownership:
         self._restore(sorted(self._owned), after_s=after_s)
 
     def release(self, partitions: Iterable[int]) -> None:
-        """Own partitions no longer. What their tasks have that is committed goes to the stores, which are closed."""
+        """Give partitions up. Committed state of their tasks goes to the stores, which are closed."""
         for partition in partitions:
             self._owned = {other: term for other, term in self._owned.items() if other != partition}
             self._newest.pop(partition, None)
@@ -139,7 +139,7 @@ class Ownership:
             self._stores.release(partition, self._drop(partition))
 
     def _restore(self, partitions: Iterable[int], *, after_s: float) -> None:
-        """Restore partitions side by side, each by itself: one that waits, or cannot be restored, stops no other."""
+        """Restore partitions in parallel and independently: one that waits or fails does not stop the others."""
         stopped = self._engine.refusals.stopped
         for partition in partitions:
             if partition not in stopped:

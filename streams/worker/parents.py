@@ -1,4 +1,4 @@
-"""Which partitions that a growth has brought have waited for long for what their parent forwards."""
+"""Which partitions that a growth has added have waited long for what their parent forwards."""
 
 from collections.abc import Collection, Mapping
 from typing import Final
@@ -7,20 +7,20 @@ from streams.batch.lanes import input_of, partition_of_lane
 from streams.engine.task import PartitionTask
 
 SAID_AFTER_S: Final = 5.0
-"""A parent that works tells of its progress with each commit, an idle one once a second."""
+"""A parent that works reports its progress with each commit, an idle one once a second."""
 
 
 class ParentsAwaited:
-    """Told after each step; any thread may read what it has found."""
+    """Updated after each step; any thread may read the result."""
 
     def __init__(self) -> None:
         self._since: dict[int, tuple[tuple[int, int], float]] = {}
-        """By partition how far it was, and since when it has been no further."""
+        """By partition, how far it was, and since when it has not moved."""
         self.waited_for: frozenset[int] = frozenset()
-        """Partitions that have not got on for `SAID_AFTER_S`, although records are there. Replaced as a whole."""
+        """Partitions that have not moved for `SAID_AFTER_S` although records are there. Replaced as a whole."""
 
     def look(self, waiting: Collection[int], tasks: Mapping[int, PartitionTask], now_s: float) -> None:
-        """Take note of which lanes are `waiting` now; `now_s`: monotonic."""
+        """Record which lanes are `waiting` now; `now_s`: monotonic."""
         if not waiting and not self._since:
             return
         since = {}

@@ -49,20 +49,20 @@ log = structlog.get_logger(__name__)
 
 
 class _Started(NamedTuple):
-    """What there is once a flow is started."""
+    """What exists once a flow is started."""
 
     wiring: Wiring
     core: PipelineCore
     thread: CoreThread
     restores: BackgroundRestores
     lookups: list[SchemaLookups]
-    """One for each input."""
+    """One per input."""
     status: PipelineStatus
     snapshots: SnapshotThread | None
 
 
 class PipelineRunner:
-    """Runs one flow, on the event loop: `start`, then `intake_loop`, and `step` by the agent, at last `stop`."""
+    """Runs one flow on the event loop: call `start`, then `intake_loop`, and `step` from the agent, at last `stop`."""
 
     def __init__(
         self,
@@ -76,14 +76,16 @@ class PipelineRunner:
         tracing: Tracing | None = None,
         replay: Replay | None = None,
     ) -> None:
-        """`partitions`: by how many the flow's state is divided. `on_failure`: has the process end, for that reason.
+        """`partitions`: the number that the flow's state is divided into.
+
+        `on_failure`: stops the process for that reason.
 
         `replay`: a range of the logs that is processed alone; the loop ends after it.
         """
         self.pipeline = pipeline
         self._shared = shared
         self.partitions = partitions
-        """By how many the state is divided, or was before it was grown."""
+        """The number of partitions that the state is divided into, or was before it was grown."""
         self._failpoint = failpoint
         self._on_failure = on_failure
         self._hook = hook
@@ -91,7 +93,7 @@ class PipelineRunner:
         self._trace = None if tracing is None else tracing.of_pipeline(pipeline)
         self._stop = threading.Event()
         self.vitals = Vitals()
-        """Signs of life, for the watchdog: progress, and waits that are reported."""
+        """Signs of life for the watchdog: progress, and waits that are reported."""
         self._clock = SteadyClock()
         self._growth = KafkaGrowthNews(shared.settings, pipeline, partitions=partitions)
         self._remarks = SourceRemarks(pipeline, shared.metrics, partitions=partitions, layouts=self._growth.layouts)
@@ -100,7 +102,7 @@ class PipelineRunner:
         )
         self._started: _Started | None = None
         self._told: tuple[object, int, int] | None = None
-        """Idle times and generation that the last step was told, and when, in monotonic milliseconds."""
+        """The idle times and generation that the last step got, and when, in monotonic milliseconds."""
 
     # --- life -------------------------------------------------------------------------------------------------------
 
@@ -108,7 +110,7 @@ class PipelineRunner:
         """Connect: schema ids of the tables, the producer, the group.
 
         Raises:
-            StreamsError: something that only a person can correct; the message says what.
+            StreamsError: only a person can correct the cause; the message names it.
 
         """
         self._loop = asyncio.get_running_loop()
@@ -171,16 +173,16 @@ class PipelineRunner:
         )
 
     def leave_when_stopped(self) -> None:
-        """Have `stop` give the places in the group up at once. Any thread."""
+        """Have `stop` leave the group at once, so that others take over the partitions. Any thread."""
         if self._started is not None:
             self._started.wiring.intake.leave_when_closed()
 
     def stopping(self) -> None:
-        """Make `intake_loop` end and every wait short."""
+        """Make `intake_loop` end and all waits short."""
         self._stop.set()
 
     async def stop(self) -> None:
-        """Finish or abort the cycle, move state to the stores, leave. `intake_loop` must have ended."""
+        """Finish or abort the cycle, move state to the stores, leave the group. `intake_loop` must have ended."""
         if self._started is not None:
             wiring, core, thread, restores, lookups, _, snapshots = self._started
             restores.close()
@@ -200,7 +202,7 @@ class PipelineRunner:
             executor.shutdown(wait=False)
 
     def fail(self, error: BaseException) -> None:
-        """Have the process stopped because of `error`."""
+        """Stop the process because of `error`."""
         if isinstance(error, asyncio.CancelledError) or self._stop.is_set():
             return
         if isinstance(error, FencedError):
@@ -214,7 +216,7 @@ class PipelineRunner:
     # --- what it is at ----------------------------------------------------------------------------------------------
 
     def remarks(self) -> list[str]:
-        """What is wrong with the source although this flow processes all that it can."""
+        """Problems of the source that do not stop this flow."""
         return [] if self._started is None else self._started.status.remarks()
 
     def unready(self) -> str | None:
@@ -230,7 +232,7 @@ class PipelineRunner:
         return self._started.status.at_work()
 
     def lags(self, at_work: Mapping[int, tuple[int, int]]) -> dict[int, int]:
-        """Records that are there and not committed, by partition, without those that have none.
+        """Records in the log that are not committed, by partition; partitions without any are left out.
 
         Raises:
             StreamsError: the broker does not answer.
@@ -239,21 +241,21 @@ class PipelineRunner:
         return {} if self._started is None else self._started.wiring.lag_probe.lags(at_work)
 
     def tasks(self) -> Mapping[int, PartitionTask]:
-        """Tasks at work, by partition. Any thread may ask."""
+        """Running tasks by partition. Any thread may ask."""
         return {} if self._started is None or self._stop.is_set() else dict(self._started.core.engine.tasks)
 
     def layouts(self) -> Layouts | None:
-        """The layouts of the flow; None: it was never grown, as far as is known. Any thread may ask."""
+        """The layouts of the flow; None: no growth is known. Any thread may ask."""
         return self._growth.layouts()
 
     def waits_for(self) -> str:
-        """What it is busy with, as far as it knows."""
+        """What the flow is busy with, as far as it knows."""
         return f"{self.pipeline.name}: its start" if self._started is None else self._started.status.waits_for()
 
     # --- work -------------------------------------------------------------------------------------------------------
 
     async def intake_loop(self, send: Callable[[Polled], "asyncio.Future[object]"]) -> None:
-        """Poll and hand micro-batches over until stopped; polls on (paused) while the agent lags."""
+        """Poll and hand over micro-batches until stopped; goes on polling, paused, while the agent lags."""
         while not self._stop.is_set():
             if self._replay is not None and await self._is_over(self._replay):
                 return
@@ -270,7 +272,7 @@ class PipelineRunner:
                 handed_over.cancel()
 
     async def _is_over(self, replay: Replay) -> bool:
-        """Whether the range is processed; keeps the pace of the replay."""
+        """Whether the range is processed; also paces the replay."""
         started = self._require_started()
         engine, intake = started.core.engine, started.wiring.intake
         tasks = dict(engine.tasks)
@@ -291,7 +293,7 @@ class PipelineRunner:
         return False
 
     def _says_nothing(self, batch: MicroBatch) -> bool:
-        """Whether a step can be left out: nothing came, and the one before has left nothing to do."""
+        """Whether a step can be skipped: nothing arrived, and the last step left nothing to do."""
         now_ms = monotonic_ms()
         if (
             self._told is not None
@@ -306,7 +308,7 @@ class PipelineRunner:
         return False
 
     async def step(self, polled: Polled) -> None:
-        """Process a micro-batch, write what comes of it, commit when it is time.
+        """Process a micro-batch, write its effects, and commit when due.
 
         Raises:
             StreamsError: the worker cannot go on; the process is about to end.
@@ -338,7 +340,7 @@ class PipelineRunner:
         return started.core.polled(batch)
 
     async def _poll_paused(self) -> None:
-        """Keep the place in the group without taking more: the agent lags."""
+        """Poll without taking records, to stay in the group: the agent lags."""
         started = self._require_started()
         intake, owned = started.wiring.intake, started.core.ownership.owned
         paused = self._shared.metrics.paused_partitions.labels("backpressure")

@@ -17,53 +17,53 @@ from streams.growth.stages import Standing
 
 
 class TimeSource(Protocol):
-    """The time."""
+    """Clock of the wall, and a monotonic one."""
 
     def wall_ms(self) -> int:
         """Milliseconds since the epoch; may step."""
 
     def monotonic_s(self) -> float:
-        """Seconds of a clock that never steps and counts from anywhere."""
+        """Seconds of a clock that never steps; its zero is arbitrary."""
 
 
 class Outcome(Protocol):
-    """A commit that was handed to the commit thread."""
+    """A commit that was submitted to the commit thread."""
 
     def done(self) -> bool:
-        """Whether it has ended, in either way."""
+        """Whether it has ended, successfully or not."""
 
     def result(self) -> object:
         """Wait for its end.
 
         Raises:
             CycleAborted: it did not happen.
-            StreamsError: it did not, and this worker cannot go on.
+            StreamsError: it did not happen, and this worker cannot go on.
 
         """
 
 
 class CommitThread(Protocol):
-    """Runs commits, one at a time, beside the processing of the next micro-batch."""
+    """Runs commits, one at a time, in parallel with the processing of the next micro-batch."""
 
     def submit(self, commit: Callable[[], None], /) -> Outcome:
-        """Start `commit`."""
+        """Start a commit."""
 
 
 class BetweenSteps(Protocol):
     """Runs work in the thread of the core, between two steps, in the order of the calls."""
 
     def later(self, work: Callable[[], None]) -> None:
-        """Have `work` run; do not wait for it."""
+        """Queue `work`; do not wait for it."""
 
     def bounded(self, work: Callable[[], None], what: str) -> None:
-        """Have `work` run and wait for its end, no longer than a rebalance may take; then it still runs, later.
+        """Queue `work` and wait for its end, no longer than a rebalance may take; after that it still runs, unawaited.
 
-        `what` is being done, for the log.
+        `what` describes the work in the log.
         """
 
 
 class IntakeCommands(Protocol):
-    """What the consumer is told; it carries commands out before its next poll. See `streams.kafka.intake.Intake`."""
+    """Commands for the consumer; it carries them out before its next poll. See `streams.kafka.intake.Intake`."""
 
     def start(self, partition: int, offset_next: int, bounds: tuple[int, int]) -> None:
         """Consume `partition`, a lane, from `offset_next` on.
@@ -72,10 +72,10 @@ class IntakeCommands(Protocol):
         """
 
     def stop(self, partitions: Iterable[int], generation: int) -> None:
-        """Stop consuming `partitions` in all inputs, and begin another generation of micro-batches."""
+        """Stop consuming `partitions` in all inputs, and start a new generation of micro-batches."""
 
     def pause_only(self, partitions: frozenset[int]) -> None:
-        """Pause exactly these of the lanes that are consumed."""
+        """Pause exactly these of the lanes that are being consumed."""
 
 
 class Restored(NamedTuple):
@@ -94,9 +94,9 @@ class Attempt:
 
     partition: int
     is_wanted: Callable[[], bool]
-    """Whether its result is still of use; any thread may ask."""
+    """Whether its result is still wanted; any thread may ask."""
     install: Callable[[Restored], None]
-    """Takes the result, and does nothing when it is no longer wanted. To be called in the core's thread."""
+    """Installs the result, or ignores it when it is no longer wanted. Call it in the core's thread."""
 
 
 class Stores(Protocol):
@@ -109,7 +109,7 @@ class Stores(Protocol):
         """Close the store of a partition; what its task has in memory, and is committed, is moved there first."""
 
     def flush(self) -> None:
-        """Make what was written so far survive a crash.
+        """Make what was written so far durable.
 
         Raises:
             StoreUnavailable: the disk refuses.
@@ -118,24 +118,24 @@ class Stores(Protocol):
 
 
 class Truncation(Protocol):
-    """Deletes what is no longer needed of a changelog."""
+    """Deletes records of a changelog that are no longer needed."""
 
     def truncate(self, topic: str, before: Mapping[int, int]) -> None:
-        """Delete records before an offset, by partition. A failure is logged, and made good by a later call."""
+        """Delete records before an offset, by partition. A failure is logged, and a later call repeats the deletion."""
 
 
 class SchemaExpiry(Protocol):
-    """Remembers for how long the registry's answers are good."""
+    """How long the registry's answers stay valid."""
 
     def expired(self) -> list[SchemaKey]:
-        """Schemas that are to be asked for again when they are next met; each is returned once."""
+        """Schemas that are to be looked up again when next met; each is returned once."""
 
 
 class SourceCheck(Protocol):
-    """Looks whether offsets in the source still mean what they did."""
+    """Checks whether offsets in the source still mean what they did."""
 
     def require_unchanged(self, now_s: float) -> None:
-        """Return if nothing is known against it; `now_s`: monotonic.
+        """Return if the source is unchanged as far as is known; `now_s`: monotonic.
 
         Raises:
             CycleAborted: the source was recreated or truncated; the state must be reloaded.
@@ -144,45 +144,45 @@ class SourceCheck(Protocol):
 
 
 class HostMemory(Protocol):
-    """Memory of the process beyond that of tasks."""
+    """Memory of the process outside of its tasks."""
 
     def resident_bytes(self) -> int:
-        """Resident memory of the process."""
+        """Resident memory of the process in bytes."""
 
     def cache_bytes(self) -> int:
-        """Memory that the stores' caches and write buffers take."""
+        """Bytes that the stores' caches and write buffers use."""
 
     def give_back(self) -> None:
-        """Return what allocators keep to the system."""
+        """Return the allocators' free memory to the system."""
 
 
 class GrowthNews(Protocol):
-    """What is known of the growths of the flow. It may be out of date: all of it only goes forward. Any thread."""
+    """What is known of the growths of the flow. It may be out of date: a growth only moves forward. Any thread."""
 
     def layouts(self) -> Layouts | None:
-        """The layouts of the flow; None: not known yet, nothing is done about any."""
+        """The layouts of the flow; None: not known yet, so nothing is done about a growth."""
 
     def standings(self) -> Mapping[int, Standing]:
-        """How partitions stand by what the group has committed."""
+        """State of each partition in a growth, as the group has committed it."""
 
     def want_ends(self, partitions: frozenset[int]) -> None:
-        """Have the ends of these lanes of the inputs asked for, again and again; of no others any more."""
+        """Keep asking for the ends of these lanes of the inputs, and of no others."""
 
     def ends(self) -> Ends | None:
         """The newest answer; None: there is none."""
 
 
 class ForwardedCommands(Protocol):
-    """What the reader of the forwarded topics, one for each input, is told; carried out before it reads next."""
+    """Commands for the reader of the forwarded topics, one per input; it carries them out before it reads next."""
 
     def start(self, lane: int, offset_next: int) -> None:
         """Read what is forwarded to a lane from `offset_next` on."""
 
     def stop(self, partitions: Iterable[int]) -> None:
-        """Read these no more, of all inputs; what was read of them and is not processed is void."""
+        """Stop reading these lanes in all inputs; records that were read and not processed are ignored."""
 
     def pause_only(self, lanes: frozenset[int]) -> None:
-        """Pause exactly these of the lanes that are read."""
+        """Pause exactly these of the lanes that are being read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,48 +190,48 @@ class AskedToForget:
     """Requests to forget keys that were open when their topic was read to its end."""
 
     read_at_s: float
-    """When that reading began, by the monotonic clock of the worker."""
+    """When that reading began, by the worker's monotonic clock."""
     requests: tuple[ForgetRequest, ...]
 
 
 class ForgetNews(Protocol):
-    """What the worker is asked to forget."""
+    """Reads requests to forget keys."""
 
     def asked(self) -> AskedToForget | None:
-        """The newest answer, of some seconds ago; None: there is none yet. Any thread."""
+        """The newest answer, some seconds old; None: there is none yet. Any thread."""
 
 
 class NeverAsked:
-    """`ForgetNews` of a flow of which nobody asks anything."""
+    """`ForgetNews` for a flow without requests."""
 
     def asked(self) -> AskedToForget | None:
-        """None."""
+        """No requests."""
         return None
 
 
 class NeverGrown:
-    """`GrowthNews` and `ForwardedCommands` of a flow that has one layout only."""
+    """`GrowthNews` and `ForwardedCommands` for a flow that was never grown."""
 
     def layouts(self) -> Layouts | None:
-        """None."""
+        """No layouts."""
         return None
 
     def standings(self) -> Mapping[int, Standing]:
-        """None."""
+        """No partition takes part in a growth."""
         return {}
 
     def want_ends(self, partitions: frozenset[int]) -> None:
-        """Nobody asks."""
+        """Do nothing: nobody needs ends."""
 
     def ends(self) -> Ends | None:
-        """None."""
+        """No answer."""
         return None
 
     def start(self, lane: int, offset_next: int) -> None:
-        """Nothing is there."""
+        """Do nothing: there is no forwarded topic."""
 
     def stop(self, partitions: Iterable[int]) -> None:
-        """Nothing is there."""
+        """Do nothing: there is no forwarded topic."""
 
     def pause_only(self, lanes: frozenset[int]) -> None:
-        """Nothing is there."""
+        """Do nothing: there is no forwarded topic."""

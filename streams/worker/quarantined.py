@@ -14,7 +14,7 @@ _DEVICES_LOGGED: Final = 10
 
 
 class QuarantineNews:
-    """Of one source."""
+    """Reports quarantined devices of one source."""
 
     def __init__(self, pipeline: Pipeline, metrics: WorkerMetrics) -> None:
         self._source = pipeline.source
@@ -23,7 +23,7 @@ class QuarantineNews:
         self._known: frozenset[bytes] = frozenset()
 
     def tell(self, open_keys: Iterable[bytes]) -> None:
-        """Log which devices are quarantined since the last call, and which are no longer.
+        """Log devices that were quarantined since the last call, and those that no longer are.
 
         Where keys are personal data, only how many of them.
         """

@@ -39,12 +39,12 @@ class RebalanceListener:
     # --- in the thread that polls -----------------------------------------------------------------------------------
 
     def assigned(self, partitions: list[int]) -> None:
-        """Have these partitions restored; those that the state has no place for stay paused."""
+        """Have these partitions restored; partitions for which there is no state topic stay paused."""
         terms = self._terms.begin(self._remarks.assigned(partitions))
         self._between_steps.later(partial(self._ownership.take, terms))
 
     def revoked(self, partitions: list[int]) -> None:
-        """Commit what was processed and release these; bounded, since the whole group waits for it."""
+        """Commit what was processed and release these; bounded in time, since the whole group waits for it."""
         self._remarks.gone(partitions)
         try:
             self._between_steps.bounded(partial(self.release, partitions), "release")
@@ -59,7 +59,7 @@ class RebalanceListener:
         self._between_steps.bounded(partial(self._abandon, partitions), "abandon")
 
     def noted(self, membership: object | None) -> None:
-        """Keep the consumer's place in the group as of now, for the next commit.
+        """Record the consumer's group membership as of now, for the next commit.
 
         Called with every poll: partitions that were refused are taken once a growth is known that brings them.
         """
@@ -70,7 +70,7 @@ class RebalanceListener:
     # --- between steps ----------------------------------------------------------------------------------------------
 
     def release(self, partitions: Iterable[int]) -> None:
-        """Commit the open cycle, or roll it back if that cannot be; release those of `partitions` that are owned."""
+        """Commit the open cycle, or roll it back if that fails; release those of `partitions` that are owned."""
         owned = [partition for partition in partitions if partition in self._ownership.owned]
         if not owned:
             return

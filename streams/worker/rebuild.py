@@ -56,7 +56,7 @@ _IDS_IN_MEMORY_MAX: Final = 1_000_000
 
 @dataclass(frozen=True, slots=True)
 class Rebuilt:
-    """What was written for one partition."""
+    """Counts of what was written for one partition."""
 
     partition: int
     journal_records: int
@@ -65,13 +65,13 @@ class Rebuilt:
 
 @dataclass(frozen=True, slots=True)
 class _Cycle:
-    """A cycle that is to be written."""
+    """A cycle to be written."""
 
     number: int
     positions: list[Position]
-    """In each input."""
+    """Position in each input."""
     records: list[bytes]
-    """For the journal."""
+    """Records for the journal."""
 
 
 def members_of(client: AdminClient, pipeline: Pipeline) -> list[str]:
@@ -314,7 +314,7 @@ class LocalRebuild:
         return Rebuilt(partition, len(cycle.records), written)
 
     def _no_member(self) -> object:
-        """What commits for a group that has no members."""
+        """Stands in for the group member in a commit: the group has no members."""
         consumer = clients.consumer(self._settings, {"group.id": self._pipeline.group})
         try:
             return consumer.consumer_group_metadata()
@@ -350,7 +350,7 @@ def topics_to_empty(pipeline: Pipeline, *, dead_letters: bool) -> list[str]:
 
 
 def begin_again(settings: Settings, pipeline: Pipeline, say: Say, *, dead_letters: bool) -> None:
-    """Empty the outputs of a flow and forget its offsets: the next worker processes all that the source has.
+    """Empty the outputs of a flow and delete its offsets: the next worker processes everything in the source.
 
     Raises:
         StreamsError: workers run, or the broker refuses.

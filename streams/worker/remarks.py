@@ -32,7 +32,7 @@ class _Lost:
 
 
 class SourceRemarks:
-    """Of one flow. `unreadable` and `remarks` from the event loop, the rest from the intake thread."""
+    """Remarks on one flow. Call `unreadable` and `remarks` on the event loop, the rest in the intake thread."""
 
     def __init__(
         self,
@@ -42,7 +42,7 @@ class SourceRemarks:
         partitions: int,
         layouts: Callable[[], Layouts | None] = lambda: None,
     ) -> None:
-        """`partitions`: by how many the flow's state is divided, if it was never grown; `layouts`: if it was."""
+        """`partitions`: the number that state is divided into, if the flow was never grown; `layouts`: if it was."""
         self._layouts = layouts
         self._source = pipeline.source
         self._topics = tuple(one.topic for one in pipeline.inputs)
@@ -52,14 +52,14 @@ class SourceRemarks:
         self._paused_metric = metrics.paused_partitions.labels("not_in_layout")
         self._lost: dict[int, _Lost] = {}
         self._unreadable: dict[int, tuple[Unreadable, str]] = {}
-        """With the sentence about it."""
+        """The open transaction of each partition, with the sentence about it."""
         self.refused: frozenset[int] = frozenset()
         """Partitions assigned to this worker that are not consumed, since no state topic has them."""
 
     # --- partitions that were added ---------------------------------------------------------------------------------
 
     def assigned(self, partitions: list[int]) -> list[int]:
-        """Those of newly assigned `partitions` that have a place in the state; the others are refused."""
+        """Those of newly assigned `partitions` that have state topics; the others are refused."""
         places = self._places()
         refused = frozenset(partition for partition in partitions if partition >= places)
         if refused:
@@ -68,7 +68,7 @@ class SourceRemarks:
         return [partition for partition in partitions if partition not in refused]
 
     def admitted(self) -> list[int]:
-        """Refused partitions that have a place by now, since a growth has become known; they are refused no more."""
+        """Refused partitions that can be consumed now, since a growth has become known; no longer refused."""
         if not self.refused:
             return []
         places = self._places()
@@ -77,12 +77,12 @@ class SourceRemarks:
         return found
 
     def _places(self) -> int:
-        """Partitions that the flow's state has, or is about to have."""
+        """Partitions that the flow's state has, or will have when a growth is done."""
         layouts = self._layouts()
         return self._partitions if layouts is None or layouts.growth is None else layouts.known[-1].partitions
 
     def gone(self, partitions: list[int]) -> None:
-        """These are no longer assigned."""
+        """Forget partitions that are no longer assigned."""
         self._refuse(self.refused - frozenset(partitions))
 
     def _refuse(self, refused: frozenset[int]) -> None:
@@ -90,7 +90,7 @@ class SourceRemarks:
         self.refused = refused
 
     def refusal(self) -> str | None:
-        """Why partitions are not consumed, and what to do; None when all are."""
+        """Why partitions are not consumed, and what to do; None when all are consumed."""
         if not self.refused:
             return None
         places = self._places()
@@ -108,7 +108,7 @@ class SourceRemarks:
     # --- records that are gone, records that cannot be read ---------------------------------------------------------
 
     def records_lost(self, partition: int, first: int, end: int) -> None:
-        """Records of `partition`, a lane, from offset `first` up to `end` were deleted before they were read."""
+        """Record that offsets `first` to `end` of `partition`, a lane, were deleted before they were read."""
         self._lost_metrics[input_of(partition)].inc(end - first)
         known = self._lost.get(partition)
         records = end - first + (0 if known is None else known.records)
@@ -121,7 +121,7 @@ class SourceRemarks:
         )  # fmt: skip
 
     def unreadable(self, found: Mapping[int, Unreadable], now_ms: int) -> None:
-        """Take in which partitions stand before an open transaction; `now_ms`: monotonic."""
+        """Record which partitions stand before an open transaction; `now_ms`: monotonic."""
         before, self._unreadable = self._unreadable, {}
         for partition, one in sorted(found.items()):
             since = _instant(time.time() - (now_ms - one.since_ms) / 1000)
@@ -135,7 +135,10 @@ class SourceRemarks:
                 log.warning("an open transaction on the source holds its partition up", why=sentence)
 
     def remarks(self, now_ms: int) -> list[str]:
-        """Sentences; `now_ms`: monotonic. Losses are named for an hour, an open transaction while it is open."""
+        """Remarks as sentences; `now_ms`: monotonic.
+
+        Losses are reported for an hour, an open transaction while it is open.
+        """
         lost = [
             f"{self._named(partition)}: {counted(one.records, 'record')} deleted unread, last noticed at {one.since}"
             for partition, one in sorted(self._lost.items())

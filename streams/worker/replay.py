@@ -1,4 +1,4 @@
-"""What a worker does otherwise that runs a flow over a range of its history, and ends by itself."""
+"""Settings of a worker that runs a flow over a range of its history, and then ends."""
 
 import threading
 from collections.abc import Callable
@@ -8,9 +8,9 @@ from typing import Final
 from streams.sources.kafka.range import Range
 
 _PAUSE_S_MAX: Final = 0.5
-"""Of one pause: the consumer has to be polled, and a stop to be noticed."""
+"""Bound on one pause: the consumer has to be polled, and a stop has to be noticed."""
 _DEBT_S_MAX: Final = 30.0
-"""What is caught up on at most, after a time in which the process was not paced (a restore)."""
+"""Bound on what is made up for after a time in which the process was not paced (a restore)."""
 
 
 class CpuShare:
@@ -36,11 +36,11 @@ class CpuShare:
 
 @dataclass(frozen=True, slots=True)
 class Replay:
-    """Over which range, how fast; `on_progress` is told of every committed cycle, `over` is set at the end."""
+    """The range and the pace; `on_progress` is called for every committed cycle, `over` is set at the end."""
 
     range: Range
     pace: CpuShare
     on_progress: Callable[[dict[int, int]], None]
-    """Gets how far each lane is, by the newest look at it."""
+    """Called with the position of each lane."""
     over: threading.Event = field(default_factory=threading.Event)
     """Set when all of the range was processed; it is committed once the worker has ended."""

@@ -1,4 +1,4 @@
-"""Decides what follows when a process of a supervised worker ends: it is started again, or all of them end."""
+"""Decides what follows when a process of a supervised worker ends: restart it, or end all of them."""
 
 from dataclasses import dataclass
 from typing import Final
@@ -7,39 +7,39 @@ from streams.errors import FencedError, StreamsError, UsageError
 from streams.resilience.retry import Backoff
 
 RESTARTS_MAX: Final = 10
-"""Ends in a row, without a run in order between them, after which the supervisor gives up."""
+"""The supervisor gives up after so many ends in a row without a good run between them."""
 IN_ORDER_S: Final = 60.0
-"""A run that was ready and lasted so long was in order: what ended it counts as the first failure."""
+"""A run that was ready and lasted this long counts as good: a failure after it is the first of a new row."""
 _BACKOFF: Final = Backoff(first_s=1.0, pause_s_max=30.0)
 SWITCHED: Final = 75
-"""Exit status of a process that is to be started again with another version of a flow."""
+"""Exit status of a process that is to be restarted with another version of a flow."""
 _FINAL: Final = frozenset({FencedError.exit_status, UsageError.exit_status})
 
 
 @dataclass(frozen=True, slots=True)
 class Restart:
-    """Start it again after a pause."""
+    """Restart the process after a pause."""
 
     pause_s: float
 
 
 @dataclass(frozen=True, slots=True)
 class EndAll:
-    """Stop the others, and end with this exit status."""
+    """Stop the other processes, and exit with this status."""
 
     status: int
     why: str
 
 
 class Restarts:
-    """Judges the ends of one process, run after run."""
+    """Decides for one process, run after run."""
 
     def __init__(self) -> None:
         self._failures = 0
         self._was_ever_ready = False
 
     def ended(self, status: int, *, was_ready: bool, ran_s: float) -> Restart | EndAll:
-        """What follows from the end of a run that nobody asked for.
+        """What follows when a run ends that nobody asked to end.
 
         `status`: exit status, or minus the number of the signal. Fenced (3) and wrong usage (2) end all: another
         process has the place, or the same would happen again. So does a failure (1) before this process was ready for

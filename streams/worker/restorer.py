@@ -1,4 +1,4 @@
-"""Opens stores of owned partitions and restores their tasks; it retries what passes and reports what does not."""
+"""Opens stores of owned partitions and restores their tasks; retries transient errors and reports the others."""
 
 import asyncio
 import contextlib
@@ -40,9 +40,9 @@ Wanted = Callable[[], bool]
 _BACKOFF: Final = Backoff(first_s=0.5, pause_s_max=30.0)
 _BYTES_PER_ID: Final = 120
 _IDS_SHARE: Final = 0.2
-"""Of the memory setting, for ids while they are restored, by all restores at once."""
+"""Share of the memory setting for ids during restores, over all restores that run at once."""
 _HELD_SHARE: Final = 0.1
-"""Likewise for held events."""
+"""The same for held events."""
 
 
 class Restorer:
@@ -89,9 +89,9 @@ class Restorer:
         self._closing_thread = ThreadPoolExecutor(1, f"{config.pipeline.name}-closing")
         self._under_way = 0
         self._restored: dict[int, None] = {}
-        """Keys: partitions whose stores are open and were brought to where the group had committed."""
+        """Keys are partitions whose stores are open and were restored to the group's committed offset."""
         self.stuck: dict[int, str] = {}
-        """Why partitions cannot be restored, by partition."""
+        """By partition, why its restore fails."""
 
     @property
     def restored(self) -> frozenset[int]:
@@ -99,7 +99,9 @@ class Restorer:
         return frozenset(list(self._restored))
 
     async def restore(self, partition: int, wanted: Wanted) -> Restored | None:
-        """Task that stands at the committed offset; None when it is no longer wanted. Tries until it can be had.
+        """Restore a partition's task to the committed offset; None when it is no longer wanted.
+
+        Retries until it succeeds.
 
         That includes a leader of the source partition: without one nothing could be consumed.
         """
@@ -153,7 +155,7 @@ class Restorer:
         return None
 
     async def _in_place(self, work: Callable[[int, Wanted], T], partition: int, wanted: Wanted) -> T:
-        """Do a restore's work in one of the places; waits until there is one."""
+        """Run a restore's work in one of the places; waits for a free place."""
         return await asyncio.get_running_loop().run_in_executor(self._places, work, partition, wanted)
 
     def release(self, partition: int, task: PartitionTask | None) -> None:
@@ -174,13 +176,13 @@ class Restorer:
                     store.close()
             except StoreUnavailable as error:
                 log.warning("state not saved; the journal has it", partition=partition, error=str(error))
-                # Else it would keep its lock, and the partition could not be opened here again. A close that failed in
-                # its flush has closed it already, and that is all that a second one can complain about.
+                # Otherwise it would keep its lock, and the partition could not be opened here again. A close whose
+                # flush failed has closed the store all the same; closing it a second time can only report that.
                 with contextlib.suppress(Exception):
                     store.abandon()
 
     def flush(self) -> None:
-        """Checkpoint: bound what a crash would have to replay. Stores that are being restored are left out."""
+        """Flush the stores: bounds what a crash would have to replay. Stores that are being restored are left out."""
         bytes_used = 0
         for partition in list(self._stores):
             lock = self._lock_of(partition)
@@ -195,11 +197,11 @@ class Restorer:
         self._metrics.state_bytes.labels("rocksdb").set(bytes_used)
 
     def _lock_of(self, partition: int) -> threading.Lock:
-        """Held by who opens, restores or closes the store of a partition."""
+        """The lock to hold while opening, restoring or closing the store of a partition."""
         return self._locks.setdefault(partition, threading.Lock())
 
     def close(self) -> None:
-        """Release whatever is still open."""
+        """Close all open stores."""
         for partition in list(self._stores):
             self.release(partition, None)
         self._closing_thread.submit(self._readers.close_idle)
@@ -210,7 +212,7 @@ class Restorer:
         def go_on() -> None:
             self._on_progress()
             if not wanted():
-                raise StreamsError("the partition is no longer ours")
+                raise StreamsError("the partition belongs to another worker now")
 
         def on_rows(records: int, rows: int) -> None:
             self._metrics.restore_records.inc(records)
@@ -253,7 +255,7 @@ class Restorer:
         return task
 
     def _opened(self, partition: int, places: Places, go_on: Callable[[], object]) -> RocksStore:
-        """The partition's store: the one that is here, else the newest snapshot that opens, else an empty one."""
+        """The partition's store: the local one, else the newest usable snapshot, else an empty one."""
         path = self.store_path(partition)
         store = open_or_quarantine(path, self._memory, go_on)
         while self._snapshots is not None and not _has_state(store):
@@ -286,7 +288,7 @@ class Restorer:
             lock.release()
 
     def _bounds(self, partition: int, wanted: Wanted) -> list[tuple[int, int]]:
-        """Where the partition begins and ends in each input.
+        """First offset and end of the partition in each input.
 
         Raises:
             StreamsError: no answer; it may have no leader.
@@ -296,7 +298,7 @@ class Restorer:
             return [reader.bounds(one.topic, partition) for one in self._config.inputs]
 
     def _gives_up_snapshot(self, partition: int, error: RestoreFailed) -> bool:
-        """Delete a store that was made from a snapshot, which may be to blame; False: it was not made from one."""
+        """Delete a store that was made from a snapshot, which may be damaged; False: it was not made from one."""
         with self._lock_of(partition):
             if self._snapshots is None or not self._snapshots.refuse(partition, str(error)):
                 return False
@@ -307,7 +309,7 @@ class Restorer:
             return True
 
     def store_path(self, partition: int) -> Path:
-        """Where the store of a partition is."""
+        """Path of a partition's store."""
         pipeline = self._config.pipeline
         return self._directory.store_path(pipeline.prefix + pipeline.name, partition)
 
@@ -338,4 +340,4 @@ def _has_state(store: RocksStore) -> bool:
 
 
 def _nothing() -> None:
-    """Do nothing: scans of a store in use report to no watchdog."""
+    """Do nothing: scans of a store in use need no progress reports."""

@@ -1,4 +1,4 @@
-"""Schemas at run time: gets those that the engine does not know, and waits while the registry is unavailable."""
+"""Schemas at run time: looks up those that the engine lacks, and waits while the registry is unavailable."""
 
 import asyncio
 import json
@@ -30,22 +30,22 @@ _BACKOFF: Final = Backoff(first_s=0.25, pause_s_max=10.0)
 
 
 class SchemaLookup:
-    """Looks schemas up by id or GUID, one round at a time, some at once; unknown ones are remembered for a while."""
+    """Looks up schemas by id or GUID, several at once in each round; remembers unknown ones for a while."""
 
     def __init__(self, registry: Registry, reader_schema: str, *, guard: Guard, retrier: Retrier) -> None:
-        """`guard` is the breaker in front of the registry, shared by all who ask it in this process."""
+        """`guard` is the registry's circuit breaker, shared by all that use the registry in this process."""
         self._registry = registry
         self._reader = reader_schema
         self._guard = guard
         self._retrier = retrier
         self._lock = threading.Lock()
-        """Unknown ones are noted on the event loop, and taken when they are due by the core's thread."""
+        """Guards `_unknown_until`: written on the event loop, read by the core's thread."""
         self._unknown_until: dict[SchemaKey, float] = {}
-        """The one that was asked for first comes first; bounded."""
+        """By schema, until when it counts as unknown, the oldest entry first; bounded."""
         self._dropped: list[SchemaKey] = []
 
     async def resolve(self, keys: frozenset[SchemaKey], learned: Callable[[Known], object]) -> None:
-        """Call `learned` with a plan or a reject for each of them, as soon as the registry answers.
+        """Call `learned` with a plan or a reject for each schema, as soon as the registry answers.
 
         A registry that does not answer is asked again with growing pauses, for as long as it takes; while its breaker
         is open, records wait: only an answer makes one a dead letter.
@@ -72,7 +72,7 @@ class SchemaLookup:
                 task.cancel()
 
     def expired(self) -> list[SchemaKey]:
-        """Unknown ones that are to be asked for again when they are next met; from any thread."""
+        """Unknown schemas that are to be looked up again when next met; from any thread."""
         now = time.monotonic()
         with self._lock:
             due = [key for key, until in self._unknown_until.items() if until <= now]
@@ -101,12 +101,12 @@ class ExpiriesOfAll:
         self._lookups = lookups
 
     def expired(self) -> list[SchemaKey]:
-        """Schemas that are to be asked for again when they are next met."""
+        """Schemas that are to be looked up again when next met."""
         return [key for lookup in self._lookups for key in lookup.expired()]
 
 
 def _sort_key(key: SchemaKey) -> tuple[bool, int, str]:
-    """Ids in their order, GUIDs after them."""
+    """Sort key: ids in their order, then GUIDs."""
     return (False, key, "") if isinstance(key, int) else (True, 0, key)
 
 

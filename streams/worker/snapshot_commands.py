@@ -1,4 +1,4 @@
-"""The work of `streams snapshot`: take, list, verify and restore snapshots outside of a worker."""
+"""Implements `streams snapshot`: create, list, verify and restore snapshots outside of a worker."""
 
 import shutil
 import time
@@ -29,7 +29,7 @@ _MEMORY_BYTES: Final = 16 << 20
 
 @dataclass(slots=True)
 class SnapshotReport:
-    """A snapshot, or a partition that has none, and what was found of it."""
+    """A snapshot and what was found of it, or a partition without one."""
 
     pipeline: str
     partition: int
@@ -41,12 +41,12 @@ class SnapshotReport:
     bytes: int = 0
     files: int = 0
     written_bytes: int | None = None
-    """Of objects that were written for it; only of one that was just taken."""
+    """Bytes of objects written for it; only for a snapshot that was just made."""
     verdict: str = ""
     problems: list[str] = field(default_factory=list)
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
+        """As a JSON object."""
         return {name: getattr(self, name) for name in self.__slots__}
 
 
@@ -221,7 +221,7 @@ def _restored(
 
 
 def _shelves(objects: ObjectStore, pipeline: Pipeline) -> Iterator[tuple[Shelf, str, int]]:
-    """Where there are snapshots of a flow: with the cluster and the partition."""
+    """Snapshots of a flow by cluster and partition."""
     flow = pipeline.prefix + pipeline.name
     for cluster in objects.folders(""):
         if flow not in objects.folders(cluster):

@@ -1,4 +1,4 @@
-"""Brings a snapshot where a partition has no local state: the newest that may be used and is sound, else none.
+"""Puts a snapshot in place where a partition has no local state: the newest usable one, if there is any.
 
 What is brought is a local store like any other: the restore that follows makes the same checks, and reads the rest from
 the journal. Whatever is wrong with a snapshot, it is said, and an older one or the whole journal takes its place.
@@ -23,23 +23,23 @@ log = structlog.get_logger(__name__)
 
 
 class SnapshotRestores:
-    """Of one flow. For one partition, one call at a time."""
+    """Restores snapshots of one flow. For one partition, one call at a time."""
 
     def __init__(
         self, store: ObjectStore, flow: Pipeline, metrics: WorkerMetrics | None = None, clock: TimeSource | None = None
     ) -> None:
-        """From the snapshots in `store`."""
+        """Use the snapshots in `store`."""
         self._store, self._flow = store, flow
         self._metrics = metrics
         self._clock = clock or SystemTime()
         self._brought: dict[int, Snapshot] = {}
-        """Of partitions that are not restored yet: what their stores were made from."""
+        """By partition that is not restored yet, what its store was made from."""
         self._refused: set[str] = set()
 
     def bring(
         self, partition: int, path: Path, places: Places, go_on: Callable[[], object], *, must_answer: bool = False
     ) -> Snapshot | None:
-        """Put a snapshot's store in the place of the empty one at `path`, which is closed; None: there is no snapshot.
+        """Put a snapshot's store in the place of the empty, closed one at `path`; None: there is no snapshot.
 
         `go_on` is called on the way; what it raises is raised from here.
 

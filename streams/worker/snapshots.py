@@ -36,11 +36,11 @@ _LOOK_S: Final = 0.5
 _BACKOFF: Final = Backoff(first_s=1.0, pause_s_max=60.0)
 _STOP_WAIT_S: Final = 10.0
 _SPREAD: Final = 8
-"""Partitions are taken at so many different moments of an interval."""
+"""Number of different moments in an interval at which partitions are taken."""
 
 
 class NoSnapshot(Exception):
-    """There is nothing to take: the store has no state, or does not say which cluster it is of."""
+    """There is nothing to snapshot: the store has no state, or does not name its cluster."""
 
 
 @dataclass(slots=True)
@@ -121,7 +121,7 @@ class SnapshotUploads:
         return found
 
     def forget(self, partition: int) -> None:
-        """The partition is taken no more."""
+        """Forget the partition: it is no longer taken."""
         self._digests.pop(partition, None)
 
 
@@ -141,7 +141,7 @@ class SnapshotThread:
         failpoint: Failpoint,
         on_failure: Callable[[BaseException], None],
     ) -> None:
-        """`on_failure` is told of an error that waiting does not help with."""
+        """`on_failure` is called with an error that retrying cannot cure."""
         self._restorer, self._flow, self._metrics = restorer, flow, metrics
         self._interval_s = settings.streams_snapshot_interval_s
         self._on_failure = on_failure
@@ -174,7 +174,7 @@ class SnapshotThread:
                 raise
 
     def look(self) -> None:
-        """Take what is due, one partition after the other."""
+        """Take the snapshots that are due, one partition after the other."""
         owned = self._restorer.restored
         for partition in self._turns.keys() - owned:
             self._drop(partition)
@@ -247,4 +247,4 @@ class SnapshotThread:
 
 
 class _Stopping(StreamsError):
-    """The worker stops: what was uploaded so far is of use for the next snapshot."""
+    """Raised when the worker stops: what was uploaded so far is reused by the next snapshot."""

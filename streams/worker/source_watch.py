@@ -33,7 +33,7 @@ class SourceWatch:
         self._is_closed = False
 
     def look(self, now_s: float, *, is_suspect: bool) -> str | None:
-        """What has become of the source, in words, where its offsets are void; None while all is well.
+        """Why the offsets in the source are void, as a sentence; None while they are valid.
 
         Asks the broker in the background every few seconds, and at once when the source `is_suspect`; no more once it
         is closed, since the last cycle of a worker that stops may still come by.
@@ -61,32 +61,32 @@ class SourceWatch:
         return f"the source topic {self._source} was deleted and created again"
 
     def close(self) -> None:
-        """Ask no more."""
+        """Ask the broker no more."""
         self._is_closed = True
         self._thread.shutdown(wait=False, cancel_futures=True)
 
 
 class SuspectSource(Protocol):
-    """What the consumer has noticed of the source; see `streams.kafka.intake.Intake`."""
+    """What the consumer noticed about the source; see `streams.kafka.intake.Intake`."""
 
     def take_suspicion(self) -> bool:
-        """Whether the source may have been recreated; told once."""
+        """Whether the source may have been recreated; returned once."""
 
     def take_beyond_end(self) -> frozenset[int]:
-        """Partitions that were found to end before the next offset; told once."""
+        """Partitions that were found to end before the next offset; returned once."""
 
 
 class WatchedSource:
-    """`streams.worker.ports.SourceCheck` over what the broker says of the topics and what the consumer notices."""
+    """Implements `ports.SourceCheck` with the broker's topic ids and the consumer's findings."""
 
     def __init__(self, topics: Sequence[str], watches: Sequence[SourceWatch], consumer: SuspectSource) -> None:
-        """`topics` of the flow's inputs, in their order; each has a watch."""
+        """`topics` of the flow's inputs, in their order; each has a watch of its own."""
         self._topics = tuple(topics)
         self._watches = tuple(watches)
         self._consumer = consumer
 
     def require_unchanged(self, now_s: float) -> None:
-        """Return if nothing is known against the source.
+        """Return if the source is unchanged as far as is known.
 
         Raises:
             CycleAborted: it was recreated or truncated.

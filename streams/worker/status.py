@@ -12,7 +12,7 @@ from streams.worker.restorer import Restorer
 
 
 class PipelineStatus:
-    """Of one flow that is started."""
+    """Status of one flow that is started."""
 
     def __init__(
         self,
@@ -26,7 +26,7 @@ class PipelineStatus:
         *,
         is_stepping: Callable[[], bool],
     ) -> None:
-        """`name` of the flow, the `topics` that it reads; `is_stepping`: whether the core is at work."""
+        """`name` of the flow, the `topics` that it reads; `is_stepping`: whether the core is running a step."""
         self._name = name
         self._topics = tuple(topics)
         self._source = self._topics[0]
@@ -63,7 +63,7 @@ class PipelineStatus:
         return {lane: (known.get(lane, 0), taken.get(lane, 0)) for lane in lanes if lane not in waiting}
 
     def waits_for(self) -> str:
-        """What it is busy with, as far as it knows."""
+        """What the flow is busy with, as far as it knows."""
         missing = self._core.ownership.missing
         doing = [
             *(["the commit thread"] if self._core.cycle.is_committing else []),
@@ -94,5 +94,5 @@ class PipelineStatus:
         return None if has_some else f"no partition of {self._source} is assigned"
 
     def _is_spare(self) -> bool:
-        """Whether it works as it should, and others have all partitions."""
+        """Whether it is healthy and idle because other workers have all partitions."""
         return not self._core.ownership.owned and self._intake.is_spare(monotonic_ms())

@@ -1,4 +1,4 @@
-"""`streams worker --processes N`: N workers on one machine, started, watched, asked and stopped as one.
+"""`streams worker --processes N`: starts, watches, queries and stops N workers on one machine as one.
 
 Each is a worker like any other: a member of the group with a data directory (`<data-dir>/<number>`) and an identity of
 its own. The supervisor touches no Kafka. What an end of one means is decided in `restarts.py`.
@@ -51,10 +51,10 @@ def memory_share_mb(settings: Settings, processes: int) -> int:
 
 
 class SharedDirectory:
-    """The data directory of all processes: locked, with one below it for each."""
+    """The data directory of all processes: locked, with a subdirectory for each."""
 
     def __init__(self, path: Path, processes: int) -> None:
-        """Take it.
+        """Lock the directory.
 
         Raises:
             UsageError: it holds the state of a single worker.
@@ -80,7 +80,7 @@ class SharedDirectory:
         return self.path / str(number)
 
     def release(self) -> None:
-        """Give it back."""
+        """Unlock the directory."""
         self._lock.release()
 
 
@@ -88,7 +88,7 @@ class Supervisor:
     """All processes of one `streams worker --processes N`; `run` blocks until they are stopped."""
 
     def __init__(self, settings: Settings, options: Sequence[str], *, processes: int, web_port: int | None) -> None:
-        """Check what can be checked before anything is started. `options`: of `streams worker`, for each process.
+        """Check what can be checked before a process is started. `options`: of `streams worker`, for each process.
 
         Raises:
             UsageError: too little memory for so many; the data directory holds the state of a single worker.
@@ -112,7 +112,7 @@ class Supervisor:
         self._stopping = asyncio.Event()
         self._signals = 0
         self._end: tuple[int, EndAll] | None = None
-        """Which process's end ended all, and why."""
+        """The process whose end ended all, and why."""
 
     def run(self) -> None:
         """Work until SIGTERM, SIGINT or SIGHUP; every process has ended on return.
@@ -138,7 +138,7 @@ class Supervisor:
             )
 
     async def _run(self) -> list[int]:
-        """Numbers of the processes that had to be killed."""
+        """Run all processes; returns the numbers of those that had to be killed."""
         loop = asyncio.get_running_loop()
         for how in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             if signal.getsignal(how) is not signal.SIG_IGN:
@@ -159,7 +159,7 @@ class Supervisor:
         return killed if self._signals < 2 else []
 
     async def _keep(self, process: "_Process") -> None:
-        """Have it run until all are stopped, or its end ends all."""
+        """Keep one process running until all are stopped, or until its end ends all."""
         restarts = Restarts()
         try:
             while not self._stopping.is_set():
@@ -184,7 +184,7 @@ class Supervisor:
             self._stopping.set()
 
     def _asked_to_stop(self) -> None:
-        """Stop in order; asked again, at once."""
+        """Stop all processes cleanly; at a second request, at once."""
         self._signals += 1
         self._stopping.set()
         if self._signals > 1:
@@ -202,9 +202,9 @@ class _Process(Asked):
         self._process: asyncio.subprocess.Process | None = None
         self._started_s = 0.0
         self.was_ready = False
-        """Whether the latest run was ready once."""
+        """Whether the latest run became ready at some time."""
         self.ran_s = 0.0
-        """How long the latest run took."""
+        """Duration of the latest run."""
 
     @property
     def is_running(self) -> bool:
@@ -218,7 +218,7 @@ class _Process(Asked):
                 self._process.send_signal(how)
 
     async def run(self, stopping: asyncio.Event) -> int:
-        """Start it, and wait for its end: its exit status, or minus the number of the signal."""
+        """Start it, and wait for its end; returns its exit status, or minus the number of the signal."""
         self.was_ready = False
         self._started_s = time.monotonic()
         # A session of its own: Ctrl-C in the terminal reaches the supervisor alone, which then stops all in order.

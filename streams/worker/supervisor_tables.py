@@ -23,14 +23,14 @@ from streams.worker.supervisor_web import Asked
 
 _CONNECT_S_MAX: Final = 2.0
 _SILENCE_S_MAX: Final = 30.0
-"""A stream of changes says something more often than that."""
+"""A stream of changes sends something more often than that."""
 _PASSED_ON: Final = ("accept", "authorization", "last-event-id")
 _PASSED_BACK: Final = ("content-type", "cache-control", "retry-after", "streams-next", "x-content-type-options")
 _RETRY_AFTER_S: Final = 2
 
 
 class PassedOn:
-    """`worker.supervisor_web.Further`."""
+    """Implements `worker.supervisor_web.Further` for tables."""
 
     def __init__(self, settings: Settings, processes: Sequence[Asked]) -> None:
         self._processes = processes
@@ -39,11 +39,11 @@ class PassedOn:
         self._session: aiohttp.ClientSession | None = None
 
     def routes(self) -> list[Route]:
-        """To be served."""
+        """The routes to serve."""
         return [Route("/tables", self._serve), Route("/tables/{rest:path}", self._serve)]
 
     async def close(self) -> None:
-        """End all streams."""
+        """Close all streams."""
         if self._session is not None:
             await self._session.close()
 

@@ -1,4 +1,4 @@
-"""The supervisor's web server: what its processes say, together."""
+"""The supervisor's web server: combines the answers of its processes."""
 
 import asyncio
 import http
@@ -45,11 +45,11 @@ class Asked:
 
     @property
     def is_running(self) -> bool:
-        """Whether somebody can answer: a question at the socket of one that has ended would wait for the next."""
+        """Whether the process runs: a request to the socket of one that has ended would wait for the next run."""
         raise NotImplementedError
 
     async def readiness(self) -> Readiness:
-        """What its `/readyz` answers within `ANSWER_S_MAX`; not ready when there is no answer."""
+        """The answer of its `/readyz`; not ready when there is none within `ANSWER_S_MAX`."""
         if not self.is_running:
             return Readiness(is_ready=False, lines=("has ended and is started again",))
         answer = await self._get("/readyz")
@@ -76,13 +76,13 @@ class Asked:
 
 
 class Further(Protocol):
-    """What is served beside."""
+    """Routes that the supervisor serves in addition."""
 
     def routes(self) -> list[Route]:
-        """Where."""
+        """The routes to serve."""
 
     async def close(self) -> None:
-        """End what is under way."""
+        """Close open connections."""
 
 
 class SupervisorWeb:
@@ -91,7 +91,7 @@ class SupervisorWeb:
     def __init__(
         self, processes: Sequence[Asked], *, host: str, port: int | None, tables: "Further | None" = None
     ) -> None:
-        """`tables`: what is served beside. Take the port, as a single worker does (`streams.worker.web`).
+        """Listen at the port, as a single worker does (`streams.worker.web`). `tables`: further routes to serve.
 
         Raises:
             StreamsError: the port is taken.
@@ -129,11 +129,11 @@ class SupervisorWeb:
         self._restarts.labels(number).inc()
 
     async def start(self) -> None:
-        """Answer."""
+        """Start serving."""
         await self._server.start()
 
     async def stop(self) -> None:
-        """Close."""
+        """Stop serving."""
         if self._tables is not None:
             await self._tables.close()
         await self._server.stop()

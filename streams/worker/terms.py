@@ -21,7 +21,7 @@ class Term(NamedTuple):
 
     partition: int
     number: int
-    """Unique within the process: a partition that comes back has another one."""
+    """Unique within the process: a partition that comes back gets another number."""
 
 
 class Terms:
@@ -34,7 +34,7 @@ class Terms:
         self._membership: object | None = None
 
     def begin(self, partitions: Iterable[int]) -> dict[int, Term]:
-        """Begin a term for each of `partitions`, which were assigned just now; one that still ran ends."""
+        """Begin a term for each of `partitions`, which were just assigned; a term that was running ends."""
         with self._lock:
             begun: dict[int, Term] = {}
             for partition in partitions:
@@ -49,7 +49,7 @@ class Terms:
                 self._running.pop(partition, None)
 
     def note(self, membership: object | None) -> None:
-        """Take the consumer's membership as of now; None: it is no member. Call it from the thread that polls."""
+        """Record the consumer's membership as of now; None: it is no member. Call it from the thread that polls."""
         with self._lock:
             self._membership = membership
 
@@ -64,7 +64,7 @@ class Terms:
             return self._running.get(term.partition) == term
 
     def claim(self, terms: Iterable[Term]) -> object:
-        """The membership in whose name a cycle with these terms may be committed; send it, and never ask for another.
+        """The membership to commit a cycle with these terms under; use exactly this one for the commit.
 
         Raises:
             CycleAborted: a term has ended, or the consumer is no member. Nothing of the cycle may be committed.

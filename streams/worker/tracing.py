@@ -1,9 +1,9 @@
 """OpenTelemetry spans of micro-batches: receive, process, commit, by the semantic conventions for messaging.
 
 Off by default: then nothing of OpenTelemetry is imported, and the flow pays one comparison with None per
-micro-batch. On, spans go into a bounded queue that a thread of the SDK empties: when the collector does not answer,
-spans are dropped, never waited for. The span of a micro-batch links to the producers' spans that its records name in
-their `traceparent` headers (W3C Trace Context), at most `LINKS_MAX` of them.
+micro-batch. When it is on, spans go into a bounded queue that a thread of the SDK empties: when the collector does not
+answer, spans are dropped and the flow never waits. The span of a micro-batch links to the producers' spans that its
+records name in their `traceparent` headers (W3C Trace Context), at most `LINKS_MAX` of them.
 """
 
 import importlib.util
@@ -29,13 +29,13 @@ LINKS_MAX: Final = 32
 BATCHES_MAX: Final = 1_024
 """Micro-batches whose spans are remembered until they are committed."""
 CLOSE_TIMEOUT_S: Final = 3.0
-"""A worker that stops waits so long for the collector, and no longer."""
+"""How long a worker that stops waits for the collector."""
 TRACEPARENT: Final = "traceparent"
 _TRACEPARENT: Final = re.compile(rb"^[0-9a-f]{2}-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})$")
 
 
 def tracing_of(settings: Settings) -> "Tracing | None":
-    """Tracing as set; None: it is off. The collector's address is OpenTelemetry's own OTEL_EXPORTER_OTLP_ENDPOINT.
+    """Tracing as configured; None: it is off.
 
     Raises:
         StreamsError: it is on, and OpenTelemetry is not installed.
@@ -53,7 +53,7 @@ def tracing_of(settings: Settings) -> "Tracing | None":
 
 
 def producers_of(headers: Iterable[Headers | None]) -> list[tuple[int, int, int]]:
-    """(Trace, span, flags) that records name as their producers', each once; what is not well-formed is none."""
+    """(Trace, span, flags) of the producers that records name, each once; malformed headers are ignored."""
     found: OrderedDict[tuple[int, int, int], None] = OrderedDict()
     for header in headers:
         for name, value in header or ():
@@ -68,7 +68,7 @@ def producers_of(headers: Iterable[Headers | None]) -> list[tuple[int, int, int]
 
 
 class Tracing:
-    """Spans of one process, sampled by trace: `share` of the micro-batches."""
+    """Spans of one process; `share` is the share of micro-batches that is sampled."""
 
     def __init__(self, exporter: Any, *, share: float) -> None:
         from opentelemetry.sdk.resources import Resource
@@ -88,14 +88,14 @@ class Tracing:
         return PipelineTrace(self._tracer, topic=pipeline.source, group=pipeline.group)
 
     def close(self) -> None:
-        """Send what is left, if the collector takes it within CLOSE_TIMEOUT_S."""
+        """Send the remaining spans, if the collector takes them within CLOSE_TIMEOUT_S."""
         thread = threading.Thread(target=self._provider.shutdown, name="tracing-close", daemon=True)
         thread.start()
         thread.join(CLOSE_TIMEOUT_S)
 
 
 class PipelineTrace:
-    """The way of each micro-batch: `received` on the event loop, `processing` and `committing` in their threads."""
+    """Spans of each micro-batch: `received` on the event loop, `processing` and `committing` in their threads."""
 
     def __init__(self, tracer: Any, *, topic: str, group: str) -> None:
         from opentelemetry import trace
@@ -113,7 +113,7 @@ class PipelineTrace:
         self._processed: list[Any] = []
 
     def received(self, batch: object, records: Records, started_ns: int) -> None:
-        """A poll that began at `started_ns` has brought `records`, which go on as `batch`."""
+        """Record a poll that began at `started_ns` and returned `records`, which are processed as `batch`."""
         links = [
             self._api.Link(self._api.SpanContext(trace, span, is_remote=True, trace_flags=self._api.TraceFlags(flags)))
             for trace, span, flags in producers_of(records.headers or ())
@@ -128,7 +128,7 @@ class PipelineTrace:
 
     @contextmanager
     def processing(self, batch: object) -> Generator[None]:
-        """Take the guarded block for the processing of `batch`; nothing is told when it fails."""
+        """Record the guarded block as the processing of `batch`; nothing is recorded when it fails."""
         started_ns = time.time_ns()
         yield
         with self._lock:
@@ -144,7 +144,7 @@ class PipelineTrace:
 
     @contextmanager
     def committing(self, records: int) -> Generator[None]:
-        """Take the guarded block for the commit of all that was processed since the last one."""
+        """Record the guarded block as the commit of everything processed since the last commit."""
         with self._lock:
             contexts, self._processed = self._processed, []
         sampled = [context for context in contexts if context.trace_flags.sampled]

@@ -19,9 +19,9 @@ from streams.versions.record import CurrentRecord, Versions
 log = structlog.get_logger(__name__)
 
 LOOK_S: Final = 2.0
-"""Between two looks while a worker runs."""
+"""Interval between two checks while a worker runs."""
 _WAIT_S: Final = 0.5
-"""Between two looks of a worker that waits for the end of a switch."""
+"""Interval between two checks while a worker waits for the end of a switch."""
 _CLOSE_S: Final = 5.0
 
 
@@ -32,7 +32,7 @@ class CodeRetired(StreamsError):
 def current_versions(
     settings: Settings, declared: Sequence[Pipeline], *, on_wait: Callable[[], None]
 ) -> list[Pipeline]:
-    """The flows in the versions that are to run. Waits while one of them is switched to another version.
+    """The flows in the versions that should run. Waits while one of them is being switched.
 
     `on_wait` is called before it waits.
 
@@ -66,7 +66,7 @@ def _settled(settings: Settings, declared: Pipeline, on_wait: Callable[[], None]
 
 
 def _require_code(declared: Pipeline, versions: Versions) -> None:
-    """Refuse the code that the version before was computed with, where it is not that of the current one as well."""
+    """Refuse code that belongs to the previous version only."""
     current, code = versions.current, code_of_app()
     if not code or code not in current.retired:
         return
@@ -80,13 +80,13 @@ def _require_code(declared: Pipeline, versions: Versions) -> None:
 
 
 class VersionWatch:
-    """Notices that another version of a flow is to run than this worker runs. `on_switch` is called once, by a thread.
+    """Notices that another version of a flow should run than this worker runs.
 
     A broker that does not answer changes nothing.
     """
 
     def __init__(self, settings: Settings, running: Sequence[Pipeline], on_switch: Callable[[str], None]) -> None:
-        """`running`: the flows as they run; `on_switch` gets the name of the first one that is not to."""
+        """`running`: the flows as they run; `on_switch` gets the name of the first one that should not."""
         self._settings, self._on_switch = settings, on_switch
         self._running = {one.versions: one for one in running}
         self._readers: dict[str, VersionsTopic] = {}
@@ -95,11 +95,11 @@ class VersionWatch:
         self._thread = threading.Thread(target=self._run, name="versions", daemon=True)
 
     def start(self) -> None:
-        """Begin to look."""
+        """Start watching."""
         self._thread.start()
 
     def close(self) -> None:
-        """Look no more."""
+        """Stop watching."""
         self._stop.set()
         if self._thread.ident is not None and self._thread is not threading.current_thread():
             self._thread.join(_CLOSE_S)

@@ -1,4 +1,4 @@
-"""When a flow last made progress, or said that it waits: what the watchdog judges by."""
+"""When a flow last made progress or reported a wait: the watchdog judges by it."""
 
 import time
 from collections.abc import Callable
@@ -12,9 +12,9 @@ class Vitals:
         self._at_s = clock()
 
     def sign(self, until_in_s: float = 0.0) -> None:
-        """A sign of life now, good for a further `until_in_s` seconds: a pause that was announced."""
+        """Record a sign of life, valid for a further `until_in_s` seconds: for a pause that was announced."""
         self._at_s = max(self._at_s, self._clock() + until_in_s)
 
     def silence_s(self) -> float:
-        """For how long there has been none."""
+        """Seconds since the last sign of life."""
         return max(0.0, self._clock() - self._at_s)

@@ -1,4 +1,4 @@
-"""The stall watchdog: a worker that has work and makes no progress ends itself, so that its supervisor restarts it.
+"""The stall watchdog: ends a worker that has work and makes no progress, so that its supervisor restarts it.
 
 A stall is *silence*: for `STREAMS_STALL_S` seconds no record was processed, no cycle committed or aborted, no row
 restored, and no wait reported (every wait goes through `streams.resilience.retry`, which reports it). Before a silent
@@ -41,7 +41,7 @@ _AWAITS: Final = ("cr_await", "gi_yieldfrom", "ag_await")
 
 
 class Watched(Protocol):
-    """What the watchdog looks at: one flow of the worker."""
+    """What the watchdog watches: one flow of the worker."""
 
     @property
     def vitals(self) -> Vitals:
@@ -63,7 +63,7 @@ class Watched(Protocol):
 
 
 class Verdict(Enum):
-    """What silence means."""
+    """What a silence means."""
 
     ALIVE = "alive"
     IDLE = "idle"
@@ -73,14 +73,14 @@ class Verdict(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """A verdict and what it is founded on."""
+    """A verdict and its reason."""
 
     verdict: Verdict
     text: str = ""
 
 
 def judge(one: Watched, stall_s: float) -> Finding:
-    """Whether a flow has stalled; asks the broker only if it has been silent for too long."""
+    """Decide whether a flow has stalled; asks the broker only if it has been silent for too long."""
     silence_s = one.vitals.silence_s()
     if silence_s < stall_s:
         return Finding(Verdict.ALIVE)
@@ -117,7 +117,7 @@ class Watchdog:
         self._thread = threading.Thread(target=self._run, name="watchdog", daemon=True)
 
     def start(self) -> None:
-        """Begin to watch; with a time of 0 never do."""
+        """Start watching; with a time of 0, do nothing."""
         if self._stall_s > 0:
             self._thread.start()
 
@@ -170,7 +170,7 @@ class Watchdog:
 
 
 def all_stacks(loop: asyncio.AbstractEventLoop) -> list[tuple[str, str]]:
-    """Where every thread and every task of `loop` is, the innermost frame last."""
+    """The stacks of all threads and all tasks of `loop`, the innermost frame last."""
     names = {thread.ident: thread.name for thread in threading.enumerate()}
     found = [
         (f"thread {names.get(ident, ident)}", _formatted(frame))
@@ -206,5 +206,5 @@ def _task_stack(task: "asyncio.Task[Any]") -> str:
 
 
 def _generator_of(awaited: object) -> AsyncGeneratorType[Any, Any] | None:
-    """The asynchronous generator that a step belongs to: the step itself does not tell, but the collector knows."""
+    """The asynchronous generator that a step belongs to, found through the garbage collector."""
     return next((one for one in gc.get_referents(awaited) if isinstance(one, AsyncGeneratorType)), None)

@@ -28,7 +28,7 @@ class HttpServer:
     """An HTTP server on a socket that listens, in the event loop of the process."""
 
     def __init__(self, routes: Sequence[Route], listener: socket.socket) -> None:
-        """Take the socket; `stop` closes it."""
+        """Use this socket; `stop` closes it."""
         self._listener = listener
         self._server = _Server(
             uvicorn.Config(
@@ -39,7 +39,7 @@ class HttpServer:
         self._serving: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
-        """Answer."""
+        """Start serving."""
         self._serving = asyncio.create_task(self._server.serve([self._listener]))
         is_up = asyncio.create_task(self._server.is_up.wait())
         done, _ = await asyncio.wait({self._serving, is_up}, return_when=asyncio.FIRST_COMPLETED)
@@ -50,7 +50,7 @@ class HttpServer:
         log.info("web server", metrics=f"{url}/metrics", readiness=f"{url}/readyz")
 
     async def stop(self) -> None:
-        """Close."""
+        """Stop serving, and close the socket."""
         self._server.should_exit = True
         if self._serving is not None:
             await self._serving
@@ -58,7 +58,7 @@ class HttpServer:
 
 
 def take_port(host: str, port: int | None) -> socket.socket:
-    """A socket that listens at a port of `host` (`streams.listening`); None: the default one, or the next that is free.
+    """A socket that listens at a port of `host` (`streams.listening`); None: the default port, or the next free one.
 
     Raises:
         StreamsError: the port is taken.
@@ -107,11 +107,11 @@ class Web:
         )
 
     async def start(self) -> None:
-        """Answer."""
+        """Start serving."""
         await self._server.start()
 
     async def stop(self) -> None:
-        """Close."""
+        """Stop serving."""
         await self._server.stop()
 
     async def _metrics(self, request: Request) -> Response:
@@ -128,18 +128,18 @@ class Web:
 
 
 class _Server(uvicorn.Server):
-    """A server that says when it answers, and leaves the signals of the process to the worker."""
+    """A server that reports when it is started, and leaves the signals of the process to the worker."""
 
     def __init__(self, config: uvicorn.Config) -> None:
         super().__init__(config)
         self.is_up = asyncio.Event()
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Begin to answer."""
+        """Start, and report it."""
         await super().startup(sockets)
         self.is_up.set()
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """Capture none."""
+        """Leave signal handling to the worker."""
         yield

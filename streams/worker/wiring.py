@@ -1,4 +1,4 @@
-"""Makes the parts of one flow over Kafka, the registry and RocksDB. None of them connects before it is used."""
+"""Builds the parts of one flow over Kafka, the registry and RocksDB. None of them connects before it is used."""
 
 import time
 import uuid
@@ -51,9 +51,9 @@ from streams.worker.snapshots import SnapshotThread
 from streams.worker.source_watch import SourceWatch, WatchedSource
 
 _LOOK_INTERVAL_MS: Final = 1_000
-"""Between two looks for partitions that a growth is about to add to the source."""
+"""Interval between two checks for partitions that a growth is about to add to the source."""
 _CYCLE_SHARE: Final = 1 / 24
-"""Of the memory setting, for what committing a cycle takes."""
+"""Share of the memory setting for committing a cycle."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,18 +67,18 @@ class Shared:
     budget: MemoryBudget
     registry_guard: Guard
     pipelines: int
-    """How many there are."""
+    """Number of flows."""
     timestamp_ages_ms: Mapping[str, int] = field(default_factory=dict)
-    """By output topic: how old the timestamp of a record may be."""
+    """By output topic, how old the timestamp of a record may be."""
     address: str = ""
-    """Where the worker's web server answers, as other workers reach it. Empty: nowhere."""
+    """Address of the worker's web server for other workers; empty: there is none."""
 
     def member_of(self, pipeline: Pipeline) -> str:
         """Name of this worker in the group of a flow."""
         return f"{pipeline.member_prefix}{self.directory.worker_id}"
 
     def settings_of_one(self) -> Settings:
-        """With a flow's part of the memory for data: what a client has when it is made can't be lent later."""
+        """The settings with a flow's share of the memory for data: a client's buffers are fixed when it is made."""
         data_mb = self.settings.streams_memory_mb_max - RUNTIME_MB
         return self.settings.model_copy(update={"streams_memory_mb_max": data_mb // self.pipelines})
 
@@ -95,19 +95,19 @@ class LateListener:
         return self.target
 
     def assigned(self, partitions: list[int]) -> None:
-        """See `RebalanceListener`."""
+        """Pass on to `RebalanceListener.assigned`."""
         self._required().assigned(partitions)
 
     def revoked(self, partitions: list[int]) -> None:
-        """See `RebalanceListener`."""
+        """Pass on to `RebalanceListener.revoked`."""
         self._required().revoked(partitions)
 
     def lost(self, partitions: list[int]) -> None:
-        """See `RebalanceListener`."""
+        """Pass on to `RebalanceListener.lost`."""
         self._required().lost(partitions)
 
     def noted(self, membership: object | None) -> None:
-        """See `RebalanceListener`."""
+        """Pass on to `RebalanceListener.noted`."""
         self._required().noted(membership)
 
 
@@ -189,7 +189,7 @@ class Wiring:
         )  # fmt: skip
 
     def snapshots(self, failpoint: Failpoint, on_failure: Callable[[BaseException], None]) -> SnapshotThread | None:
-        """What takes snapshots; None: nobody asks for them."""
+        """The thread that takes snapshots; None: none are taken."""
         if self.snapshot_store is None:
             return None
         shared = self._shared
@@ -220,7 +220,7 @@ class Wiring:
         )
 
     def poll(self) -> tuple[Polled, tuple[Records | None, dict[int, Idle]], int]:
-        """What comes of the source and of the forwarded topic, and when it had come, monotonic; in the intake thread.
+        """Records of the source and of the forwarded topic, and when they arrived, monotonic; in the intake thread.
 
         Raises:
             StreamsError: one of the two is of no more use.
@@ -231,7 +231,7 @@ class Wiring:
         return polled, self.forwarded.poll(), monotonic_ms()
 
     def _look_for_partitions(self) -> None:
-        """Have new partitions of the source divided soon after a growth has added them."""
+        """Discover new partitions of the source soon after a growth has added them."""
         layouts = self.growth.layouts()
         if layouts is None or layouts.phase is not Phase.BEGUN:
             return
@@ -242,13 +242,13 @@ class Wiring:
                 self._partitions_seen = partitions
 
     def close(self) -> None:
-        """Close what is not bound to a thread: all but the intake and the transactions."""
+        """Close everything that is not bound to a thread: all but the intake and the transactions."""
         self.forgets.close()
         self.restorer.close()
         self.changelog.close()
 
     def watch_source_no_more(self) -> None:
-        """Ask no more what has become of the source."""
+        """Stop checking whether the source has changed."""
         for watch in self._source_watches:
             watch.close()
 
@@ -256,11 +256,11 @@ class Wiring:
         return Engine(config, *decoders_of(self._pipeline, self._shared.settings))
 
     def _schema_of(self, subject: str) -> tuple[str, int]:
-        """Newest committed schema of a subject and its id."""
+        """The newest committed schema of a subject, and its id."""
         schema = self._catalog.latest(subject).text
         return schema, table_schema_id(self.registry, subject, schema, guard=self._guard, retrier=self._retrier)
 
     def _ids_of(self, topic: str) -> frozenset[str]:
-        """Ids of an input's topic that the tasks' offsets are offsets in."""
+        """Topic ids that the tasks' offsets in an input belong to."""
         tasks = list(self.engine.tasks.values())
         return frozenset(found for task in tasks if (found := task.identity.topics.get(topic)))

@@ -17,7 +17,7 @@ from tests.integration.workers import PARTITIONS, wait_until
 pytestmark = [pytest.mark.kafka, pytest.mark.slow]
 
 FREEZE_S = 45.0
-STRANDED = "the Kafka client has lost every broker and does not look for them again; making it anew"
+STRANDED = "the Kafka client has lost every broker and does not look for them again; re-creating it"
 
 
 # --- 8: it restarts ---------------------------------------------------------------------------------------------------

@@ -110,7 +110,7 @@ def test_a_killed_backfill_goes_on_and_each_event_is_there_once(stack: Stack, tm
     assert min(report.duplicates, report.late, report.rejected) > 10
     assert committed_records(stack, GPS.clean) == []  # the live flow's topics have nothing of it
     again = backfill(stack, tmp_path, "--into", "v2", "--to", "now")
-    assert (again.returncode, "gps.run.v2 was over already" in again.stdout) == (0, True), again
+    assert (again.returncode, "gps.run.v2 was finished already" in again.stdout) == (0, True), again
 
 
 def test_files_and_a_table_become_versions_of_their_own(stack: Stack, tmp_path: Path) -> None:

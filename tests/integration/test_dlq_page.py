@@ -275,7 +275,7 @@ def test_replay_and_discard_ask_first_and_are_written_down(
     assert "Discard 60 open dead letters of gps.positions.v1.dlq?" == page.locator("h1").inner_text(), (
         "without a reason nothing is sent"
     )
-    page.get_by_label("Why nothing more is to be done").fill("a test fleet")
+    page.get_by_label("Why nothing more has to be done").fill("a test fleet")
     page.get_by_role("button", name="Discard").click()
     assert "60 dead letters of gps.positions.v1.dlq discarded" == page.locator("h1").inner_text()
     page.goto(f"{address}/?status=resolved&reason=key_mismatch")

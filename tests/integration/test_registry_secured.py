@@ -95,7 +95,7 @@ def test_basic_credentials_are_taken_and_wrong_ones_are_named_without_being_told
         wrong = {**values, "SCHEMA_REGISTRY_PASSWORD": "wr0ng"}
         assert "wr0ng" not in refusal(wrong)
         nobody = {name: values[name] for name in ("SCHEMA_REGISTRY_URL", "SCHEMA_REGISTRY_SSL_CA_LOCATION")}
-        assert "wants credentials: set SCHEMA_REGISTRY_USERNAME and SCHEMA_REGISTRY_PASSWORD" in refusal(nobody)
+        assert "requires credentials: set SCHEMA_REGISTRY_USERNAME and SCHEMA_REGISTRY_PASSWORD" in refusal(nobody)
         door.forbidden = True
         with pytest.raises(RegistryUnavailable, match="knows this user, who lacks the right"):
             registry.ping()
@@ -135,9 +135,9 @@ def test_client_certificates_are_taken_and_what_is_wrong_with_one_is_named(stack
         registry = Registry(settings_with({**address, **place.client(password="key-s3cret")}))  # noqa: S106
         registry.ping()
         without = {**address, "SCHEMA_REGISTRY_SSL_CA_LOCATION": str(place.ca)}
-        assert "wants a certificate of the client: set SCHEMA_REGISTRY_SSL_CERTIFICATE_LOCATION" in refusal(without)
+        assert "requires a client certificate: set SCHEMA_REGISTRY_SSL_CERTIFICATE_LOCATION" in refusal(without)
         foreign = {**address, **place.client(Authority.new("other"))}
-        assert "of a CA that the registry does not know" in refusal(foreign)
+        assert "from a CA that the registry does not know" in refusal(foreign)
         expired = {**address, **place.client(days=-2)}
         assert "(SCHEMA_REGISTRY_SSL_CERTIFICATE_LOCATION) has expired, on 20" in refusal(expired)
         place.client(password="key-s3cret")  # noqa: S106 - written into the files that the first client was made with
@@ -163,8 +163,8 @@ def test_a_foreign_ca_and_a_port_that_speaks_otherwise_are_named(stack: Stack, p
     other = place.write("other.pem", Authority.new("other").pem())
     with registry_proxy(stack.registry_url, Door(), certificate=place.server()) as url:
         values = {"SCHEMA_REGISTRY_URL": url, "SCHEMA_REGISTRY_SSL_CA_LOCATION": str(other)}
-        assert f"the registry's certificate is not of the CA in {other}" in refusal(values)
-        assert "is of no CA that is known here: set SCHEMA_REGISTRY_SSL_CA_LOCATION" in refusal(
+        assert f"the registry's certificate is not from the CA in {other}" in refusal(values)
+        assert "is from no CA that is known here: set SCHEMA_REGISTRY_SSL_CA_LOCATION" in refusal(
             {"SCHEMA_REGISTRY_URL": url}
         )
         assert "begin with https://" in refusal({"SCHEMA_REGISTRY_URL": url.replace("https", "http")})

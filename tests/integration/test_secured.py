@@ -340,7 +340,7 @@ def test_wrong_credentials_are_said_to_be_that(secured: Stack) -> None:
 
 def test_a_mechanism_that_the_broker_does_not_take_is_named(secured: Stack) -> None:
     values = secured.environment("worker") | {"KAFKA_SASL_MECHANISM": "PLAIN"}
-    assert "the broker does not take this KAFKA_SASL_MECHANISM" in refusal(values)
+    assert "the broker does not support this KAFKA_SASL_MECHANISM" in refusal(values)
 
 
 def test_a_client_without_tls_at_a_port_with_tls_is_told_so(secured: Stack) -> None:
@@ -362,9 +362,9 @@ def test_a_foreign_ca_is_told(secured: Stack, tmp_path: Path) -> None:
     (tmp_path / "other.pem").write_bytes(Authority.new("other").pem())
     values = secured.environment("worker")
     said = refusal({**values, "KAFKA_SSL_CA_LOCATION": str(tmp_path / "other.pem")})
-    assert f"the broker's certificate is not of the CA in {tmp_path / 'other.pem'} (KAFKA_SSL_CA_LOCATION)" in said
+    assert f"the broker's certificate is not from the CA in {tmp_path / 'other.pem'} (KAFKA_SSL_CA_LOCATION)" in said
     del values["KAFKA_SSL_CA_LOCATION"]
-    assert "is of no CA that this machine knows: set KAFKA_SSL_CA_LOCATION" in refusal(values)
+    assert "is from no CA that this machine knows: set KAFKA_SSL_CA_LOCATION" in refusal(values)
 
 
 @pytest.mark.parametrize(
@@ -417,7 +417,7 @@ def test_a_client_certificate_with_an_encrypted_key_is_taken_and_a_bad_one_is_na
     with pytest.raises(UsageError, match="KEY_LOCATION: the key cannot be decrypted with KAFKA_SSL_KEY_PASSWORD"):
         wait_for_broker(settings_with({**values, "KAFKA_SSL_KEY_PASSWORD": "wrong"}))
     foreign = with_certificate(secured, tmp_path, Authority.new("other"))
-    assert "the broker wants a certificate of the client, of a CA that it knows" in refusal(foreign)
+    assert "the broker requires a client certificate of a CA that it knows" in refusal(foreign)
     expired = with_certificate(secured, tmp_path, authority(secured), days=-2)
     assert "(KAFKA_SSL_CERTIFICATE_LOCATION) has expired, on 20" in refusal(expired)
 

@@ -158,5 +158,5 @@ def test_metrics_tell_the_cluster_and_a_foreign_name_is_refused_everywhere(both:
     for path in ("/metrics", "/v3/kafka", "/clusters/west/", "/clusters/west/api/overview", "/v3/kafka/west", "/"):
         assert 403 == asked(both, path, host="evil.example.com")[0], path
     assert 503 == asked(both, "/readyz", host="evil.example.com")[0], "no cluster was seen by a round"
-    assert b"west: no rounds are taken any more" in asked(both, "/readyz")[1]
+    assert b"west: no more rounds are run" in asked(both, "/readyz")[1]
     assert 503 == asked(both, "/healthz")[0], "their threads do not run"

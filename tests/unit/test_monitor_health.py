@@ -56,7 +56,7 @@ def test_a_monitor_that_sees_lives_and_is_ready() -> None:
 @pytest.mark.parametrize(
     ("health", "says"),
     [
-        (replace(WELL, is_alive=False), "no rounds are taken any more"),
+        (replace(WELL, is_alive=False), "no more rounds are run"),
         (replace(WELL, is_alive=False, failure="boom"), "boom"),
         (replace(WELL, quiet_s=STUCK_S + 6, doing="workers"), "has not ended for 126 s: it is at workers"),
     ],
@@ -153,7 +153,7 @@ def test_a_round_that_never_ends_is_noticed_and_does_not_keep_the_monitor_from_e
 
 
 def test_a_watcher_that_was_never_started_is_dead(watcher: Watcher) -> None:
-    assert "no rounds are taken" in (watcher.health().dead or "")
+    assert "no more rounds are run" in (watcher.health().dead or "")
     watcher.stop()
 
 

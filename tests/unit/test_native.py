@@ -81,7 +81,7 @@ def test_off_is_python(fresh: None) -> None:
         (library(), "fails its check: TypeError"),
         (
             library(Program=lambda *_: types.SimpleNamespace(decode=lambda *_: None)),
-            "fails its check: it refuses what is right",
+            "fails its check: it refuses valid records",
         ),
     ],
 )

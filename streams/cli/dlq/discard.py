@@ -1,4 +1,4 @@
-"""`streams dlq discard`."""
+"""`streams dlq discard`: discards open dead letters."""
 
 from dataclasses import replace
 from itertools import chain
@@ -23,28 +23,30 @@ def discard_command(
     chosen: Choice,
     why: Annotated[
         str,
-        typer.Option("--why", metavar="TEXT", help="Why nothing more is to be done about them; mandatory."),
+        typer.Option("--why", metavar="TEXT", help="Why nothing more has to be done about them; mandatory."),
     ] = "",
     rejected_for: Annotated[list[str] | None, typer.Option("--rejected-for", hidden=True)] = None,
     output: FormatOption = Format.TEXT,
     *,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Change nothing; say how many are meant.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Change nothing; print how many letters are selected.")
+    ] = False,
 ) -> None:
-    """Say of open dead letters that nothing more is to be done about them, and why.
+    """Discard open dead letters: record that nothing more has to be done about them, and why.
 
-    Nothing is deleted: the audit topic says who discarded what, when and why, and they are open no more. Say which
-    letters: by id, by a filter, or --all.
+    Nothing is deleted: the audit topic records who discarded what, when and why, and the letters are no longer open.
+    Select letters by id, by a filter, or with --all.
 
     Exit status 100: some letters belong to no declared flow and were left; the others were discarded.
     """
-    # Where something else says which letters are meant: a filter that is misspelt must not mean more than it says.
+    # Only if something else selects letters: a misspelt filter must not select more than intended.
     may_be_why = bool(chosen.ids or chosen.everything or rejected_for)
     reasons = chosen.filters.reasons or []
     was_why = _why_of_old(reasons, why) if may_be_why else ""
     wanted = replace(chosen.filter(), reasons=frozenset([*(() if was_why else reasons), *(rejected_for or ())]))
     why = was_why or why
     if not (why.strip() or dry_run):
-        raise UsageError('a discard needs a reason: --why "why nothing more is to be done"')
+        raise UsageError('a discard needs a reason: --why "why nothing more has to be done"')
     wanted = chosen.insisted(wanted)
     with open_inbox(chosen.filters.topics) as inbox:
         if dry_run and not why and may_be_why and _is_why_of_old(inbox, wanted):
@@ -62,7 +64,7 @@ def discard_command(
 
 
 def _why_of_old(reasons: list[str], why: str) -> str:
-    """The text that `discard --reason` took before it was a filter, as far as it can be nothing else: it has blanks."""
+    """The text that `discard --reason` took before it was a filter, if it can be nothing else: it has spaces."""
     text = (reasons or [""])[0].strip()
     if why.strip() or len(reasons) != 1 or not any(map(str.isspace, text)):
         return ""

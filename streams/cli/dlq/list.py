@@ -1,4 +1,4 @@
-"""`streams dlq list`."""
+"""`streams dlq list`: counts and lists dead letters."""
 
 from enum import StrEnum
 from typing import Annotated
@@ -16,7 +16,7 @@ from streams.errors import FoundSomething
 
 
 class GroupBy(StrEnum):
-    """What letters are counted by."""
+    """How letters are grouped for the counts."""
 
     REASON = "reason"
     DEVICE = "device"
@@ -29,18 +29,18 @@ class GroupBy(StrEnum):
 def list_command(
     narrowed: Filters,
     limit: Annotated[int, typer.Option(min=0, help="Letters shown, the newest first.")] = 20,
-    group_by: Annotated[GroupBy, typer.Option("--group-by", help="What the counts are by.")] = GroupBy.REASON,
+    group_by: Annotated[GroupBy, typer.Option("--group-by", help="Group the counts by this.")] = GroupBy.REASON,
     output: FormatOption = Format.TEXT,
     *,
     only_open: Annotated[bool, typer.Option("--open", help="Only letters that nothing was done about.")] = False,
     fail_on_found: Annotated[
-        bool, typer.Option("--fail-on-found", help="Exit status 100 when there are letters that are meant.")
+        bool, typer.Option("--fail-on-found", help="Exit status 100 when letters are selected.")
     ] = False,
 ) -> None:
     """Count dead letters, then show the newest of them.
 
-    A letter that failed more than once counts once, as its latest attempt. With --since, older records are not even
-    read, which makes it fast on a topic of any size.
+    A letter that failed more than once counts once, as its latest attempt. With --since, older records are not read, so
+    that it is fast on a topic of any size.
     """
     wanted = narrowed.filter(is_open=True if only_open else None)
     with open_inbox(narrowed.topics) as inbox, progress_line() as told:

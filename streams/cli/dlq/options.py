@@ -44,19 +44,19 @@ PinOption = Annotated[
     typer.Option(
         "--pin",
         metavar="PIN",
-        help="Only what was there at the dry run that printed this; what has come since is left.",
+        help="Only letters that existed at the dry run that printed this; later ones are left.",
     ),
 ]
 AllOption = Annotated[bool, typer.Option("--all", help="All open letters, without ids or filters.")]
 ByOption = Annotated[
-    str | None, typer.Option("--by", metavar="NAME", help="Who does it, for the audit. Default: the user's name.")
+    str | None, typer.Option("--by", metavar="NAME", help="Your name, for the audit. Default: the user's name.")
 ]
-IdsArgument = Annotated[list[str] | None, typer.Argument(metavar="ID", help="Ids of letters, or beginnings of them.")]
+IdsArgument = Annotated[list[str] | None, typer.Argument(metavar="ID", help="Ids of letters, or prefixes of ids.")]
 
 
 @dataclass(frozen=True, slots=True)
 class Filters:
-    """What the options say that narrow letters down."""
+    """Options that filter letters."""
 
     topics: list[str] | None
     reasons: list[str] | None
@@ -66,7 +66,7 @@ class Filters:
     until: str | None
 
     def filter(self, *, is_open: bool | None = None) -> Filter:
-        """The letters that are meant.
+        """The selected letters.
 
         Raises:
             UsageError: a time is none.
@@ -90,13 +90,13 @@ def filters(
     since: SinceOption = None,
     until: UntilOption = None,
 ) -> Filters:
-    """Options that narrow letters down."""
+    """Options that filter letters."""
     return Filters(topic, reason, device, schema_id, since, until)
 
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """Which letters something is to be done about, as the options say, and by whom."""
+    """The selection of letters for an action, and who acts."""
 
     filters: Filters
     ids: list[str] | None
@@ -106,7 +106,7 @@ class Choice:
     everything: bool
 
     def filter(self) -> Filter:
-        """The letters that are meant.
+        """The selected letters.
 
         Raises:
             UsageError: an id, a time or a pin is none.
@@ -122,14 +122,14 @@ class Choice:
         return replace(self.filters.filter(), ids=frozenset(self.ids or ()), pin=pinned)
 
     def insisted(self, wanted: Filter) -> Filter:
-        """The filter, if it narrows anything down or all letters are meant.
+        """The filter, if it restricts anything or all letters are selected.
 
         Raises:
             UsageError: neither is so.
 
         """
         if not (wanted.narrows or self.everything):
-            raise UsageError("say which dead letters: by id, by a filter, or --all")
+            raise UsageError("select dead letters: by id, by a filter, or with --all")
         return wanted
 
 
@@ -143,7 +143,7 @@ def choice(
     *,
     everything: AllOption = False,
 ) -> Choice:
-    """Options of a command that does something about letters."""
+    """Options of a command that acts on letters."""
     return Choice(narrowed, ids, limit, by, pin, everything)
 
 
@@ -168,7 +168,7 @@ def time_ms(option: str, text: str) -> int:
 
 
 def actor_of(by: str | None, why: str) -> Actor:
-    """Who does it, for the audit; `by` None: the user who runs the command.
+    """Who acts, for the audit; `by` None: the user who runs the command.
 
     Raises:
         UsageError: the user has no name, or it cannot be written down.

@@ -1,4 +1,4 @@
-"""`streams dlq replay`."""
+"""`streams dlq replay`: replays open dead letters."""
 
 from typing import Annotated
 
@@ -19,28 +19,34 @@ def replay_command(
     chosen: Choice,
     rate: Annotated[int | None, typer.Option(min=1, help="Records a second at most.")] = None,
     attempts_max: Annotated[
-        int | None, typer.Option("--attempts-max", min=1, help="Leave alone what has failed so often. Default: 5.")
+        int | None,
+        typer.Option("--attempts-max", min=1, help="Leave letters alone that have failed this often. Default: 5."),
     ] = None,
     transform: Annotated[
         str | None,
-        typer.Option("--transform", metavar="MODULE:FUNCTION", help="Repair each letter on its way (see the runbook)."),
+        typer.Option(
+            "--transform", metavar="MODULE:FUNCTION", help="Repair each letter before it is sent (see the runbook)."
+        ),
     ] = None,
     wait: Annotated[
-        float, typer.Option("--wait", min=0, help="Seconds to wait for the worker, to tell what became of them.")
+        float, typer.Option("--wait", min=0, help="Seconds to wait for the worker to record the outcomes.")
     ] = 5.0,
     why: Annotated[str, typer.Option("--why", metavar="TEXT", help="Why, for the audit: what was repaired.")] = "",
     output: FormatOption = Format.TEXT,
     *,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Send nothing; say what would be sent where, and rejected again.")
+        bool,
+        typer.Option(
+            "--dry-run", help="Send nothing; print what would be sent where, and what would be rejected again."
+        ),
     ] = False,
 ) -> None:
     """Send open dead letters back to the topics that they came from, each exactly once.
 
-    Key, bytes and headers are the original ones. Killed at any moment and run again, it does what is left: what was
+    Key, bytes and headers are the original ones. If it is killed, run it again for the rest: what was
     sent is recorded in the audit topic in the same transaction. Say which letters: by id, by a filter, or --all.
 
-    Exit status 100: some letters cannot be replayed, and the reasons are told; the others were.
+    Exit status 100: some letters cannot be replayed, for the reasons printed; the others were.
     """
     options = ReplayOptions(
         wanted=chosen.insisted(chosen.filter()),

@@ -17,7 +17,7 @@ from streams.text import counted
 
 GROUPS_SHOWN: Final = 50
 CHARACTERS_SHOWN: Final = 200
-"""Of a text that somebody else has written."""
+"""Characters shown of a text that others have written."""
 
 
 def _iso(time_ms: int | None) -> str | None:
@@ -82,7 +82,7 @@ def _cells(entry: Entry) -> list[str]:
 
 
 def _line(text: str) -> str:
-    """A text of somebody else, on one line, and not too long."""
+    """Others' text, on one line and shortened."""
     return printable(text[:CHARACTERS_SHOWN])[:CHARACTERS_SHOWN]
 
 

@@ -1,4 +1,4 @@
-"""`streams dlq show`."""
+"""`streams dlq show`: shows one dead letter in detail."""
 
 from typing import Annotated
 
@@ -16,18 +16,18 @@ def show_command(
     letter_id: Annotated[str, typer.Argument(metavar="ID", help="Id of the letter, or its beginning.")],
     topic: TopicOption = None,
     why: Annotated[
-        str, typer.Option("--why", metavar="TEXT", help="With --reveal: why it has to be seen, for the audit.")
+        str, typer.Option("--why", metavar="TEXT", help="With --reveal: why the data has to be shown, for the audit.")
     ] = "",
     by: ByOption = None,
     output: FormatOption = Format.TEXT,
     *,
     reveal: Annotated[
-        bool, typer.Option("--reveal", help="Show personal fields, too; that they were shown is written down.")
+        bool, typer.Option("--reveal", help="Show personal fields, too; this is recorded in the audit.")
     ] = False,
 ) -> None:
     """Show everything about one dead letter: why, its bytes, its fields, its schema, its earlier attempts.
 
-    Personal fields are masked, and so is all of which it cannot be told what it is.
+    Personal fields are masked, and so is everything whose meaning is not known.
     """
     with open_inbox(topic) as inbox, progress_line() as told:
         inbox.refresh(lambda name, read: told(f"reading {name}", read, 0))

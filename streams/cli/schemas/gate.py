@@ -39,7 +39,7 @@ def check_command(
     registry: Annotated[
         bool | None,
         typer.Option(
-            "--registry/--offline", help="Insist on the registry, or do not ask it. Default: ask it if it answers."
+            "--registry/--offline", help="Require the registry, or do not ask it. Default: ask it if it answers."
         ),
     ] = None,
     locked: Annotated[
@@ -55,14 +55,14 @@ def check_command(
     ] = None,
     output: FindingsOption = FindingsFormat.TEXT,
 ) -> None:
-    """Say whether the committed schemas break a consumer or a stored event, and how to change them compatibly.
+    """Check whether the committed schemas break a consumer or a stored event, and how to change them compatibly.
 
-    Every version that is not locked yet, and the newest one, is held against the versions before it, by the subject's
-    mode (BACKWARD_TRANSITIVE unless schemas/subjects.toml says otherwise). Where the registry answers, it is asked too:
-    it must hold what the files say, and must come to the same verdict.
+    Every version that is not locked yet, and the newest one, is compared with the versions before it, by the subject's
+    mode (BACKWARD_TRANSITIVE unless schemas/subjects.toml says otherwise). If the registry answers, it is asked too:
+    its versions must equal the files, and its verdict must be the same.
 
-    Exit status 100 when something is found, 1 when gate and registry disagree, or when a registry that was to be asked
-    (--registry, --locked) answers with an error.
+    Exit status 100 when there are findings, 1 when gate and registry disagree, or when a required registry (--registry,
+    --locked) answers with an error.
     """
     result = check_catalog(
         subjects or (),
@@ -92,7 +92,7 @@ def check_command(
 def lock_command(output: FormatOption = Format.TEXT) -> None:
     """Add new versions to schemas/versions.lock: from then on, an edit of their files is refused.
 
-    Lines that are there are never changed. Refuses what `check --offline` refuses.
+    Existing lines are never changed. It refuses what `check --offline` refuses.
     """
     result = lock_catalog(select_pipelines(None))
     if result.findings:

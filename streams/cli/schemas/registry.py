@@ -26,8 +26,8 @@ def register_command(
 ) -> None:
     """Check, register all versions in order under the subject's mode, read them back, and print their ids.
 
-    What is registered already stays as it is. What `check` refuses is not registered, nor is any version after it; the
-    exit status is then 100.
+    Registered versions stay as they are. A version that `check` refuses is not registered, nor is any version after it;
+    the exit status is then 100.
     """
     act = preview_schemas if dry_run else register_schemas
     chosen = tuple(dict.fromkeys(subjects or ()))
@@ -45,18 +45,16 @@ def unregister_command(
     version: Annotated[
         int | None, typer.Option(min=1, help="Version as the registry numbers it. Default: the newest it has.")
     ] = None,
-    yes: Annotated[
-        bool, typer.Option("--yes", help="Also where it cannot be told for sure that no record is written with it.")
-    ] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Also if it is not certain that no record uses it.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would happen; change nothing.")] = False,
     output: FormatOption = Format.TEXT,
 ) -> None:
-    """Take a draft back: delete a registered version that is not locked and that no record is written with.
+    """Take a draft back: delete a registered version that is not locked and that no record uses.
 
     Refused for a version that is in schemas/versions.lock, and for one whose id a record carries: of each topic of the
-    subject, under any prefix, the newest 200,000 records are looked at. Where older ones were not looked at, where the
-    broker does not answer, and for a version that is in no file, it takes --yes. A soft delete: the version leaves its
-    subject, its number is not given again.
+    subject, under any prefix, the newest 200,000 records are looked at. If older ones were not read, if the broker does
+    not answer, and for a version that is in no file, --yes is required. It is a soft delete: the version leaves its
+    subject, and its number is not used again.
     """
     settings, catalog = load_settings(), Catalog.load()
     registry = Registry(settings)
@@ -84,13 +82,13 @@ def unregister_command(
     done = "would be taken back" if dry_run else "taken back"
     echo_line(f"{draft.in_words}: {done}; no record carries its id ({use.in_words})")
     for gap in use.gaps:
-        echo_line(f"  not looked at: {gap}")
+        echo_line(f"  not read: {gap}")
 
 
 def list_command(output: FormatOption = Format.TEXT) -> None:
     """Show every subject: versions, ids, compatibility mode, who uses it, and drift between files and registry.
 
-    Exit status 100 when the registry holds something else than the files say.
+    Exit status 100 when the registry's versions differ from the files.
     """
     listed = list_schemas(Catalog.load(), Registry(load_settings()), flows=select_pipelines(None))
     if output is Format.JSON:

@@ -29,7 +29,7 @@ def diff_command(
 ) -> None:
     """Show what differs between two versions of a subject, field by field, and between its files and the registry.
 
-    Exit status 100 when the registry holds something else than the file of the same version says.
+    Exit status 100 when the registry's version differs from the file of the same number.
     """
     try:
         found = compared_versions(Catalog.load(), Registry(load_settings()), subject, before, after)
@@ -63,12 +63,12 @@ def new_version_command(
         str, typer.Argument(metavar="TOPIC", help="Topic whose change is incompatible: gps.positions.v1.")
     ],
     *,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be written; write nothing.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what would be written; write nothing.")] = False,
     output: FormatOption = Format.TEXT,
 ) -> None:
     """Scaffold the next version of a topic: schemas, and a flow that runs beside the old one while producers move.
 
-    For a change that no new version of the schema can carry. docs/evolve-a-schema.md walks through it.
+    Use it for a change that no compatible new version of the schema can make. docs/evolve-a-schema.md walks through it.
     """
     made = plan_new_version(Catalog.load(), topic, declared_flows())
     if not dry_run:

@@ -1,4 +1,4 @@
-"""The audit record: what was done about a dead letter, by whom, when and why, and what became of it then.
+"""The audit record: what was done about a dead letter, by whom, when and why, and what the outcome was.
 
 One JSON object a record, keyed by the dead letter's id in a compacted topic, so the newest one of each id stays. A
 replay writes it in the transaction that sends the event again; the event carries the same object as a header, and the
@@ -35,11 +35,11 @@ class Outcome(StrEnum):
     CLEAN = "clean"
     LATE = "late"
     DUPLICATE = "duplicate"
-    """It had gone through meanwhile: dropped."""
+    """Its event had gone through meanwhile: dropped."""
     FILTERED = "filtered"
-    """The flow leaves it out: dropped."""
+    """The flow filters it out: dropped."""
     REJECTED = "rejected"
-    """It failed again: the dead letter's next attempt."""
+    """It failed again: this is the dead letter's next attempt."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +49,7 @@ class Actor:
     by: str
     why: str
     run: str
-    """Distinguishes the runs of one person."""
+    """Tells the runs of one person apart."""
 
     def __post_init__(self) -> None:
         if max(len(self.by), len(self.why)) > TEXT_CHARACTERS_MAX:
@@ -73,7 +73,7 @@ class RecordWriter:
 
 
 def reveal_record(letter_id: str, actor: Actor, *, at_ms: int, reveal_id: str) -> tuple[bytes, bytes]:
-    """Key and value that say that masked fields were shown. The key is its own, so that compaction keeps each."""
+    """Key and value of the record that masked fields were shown. Its key is unique, so that compaction keeps it."""
     value = {
         "id": letter_id, "resolution": "revealed", "by": actor.by, "at": at_ms, "why": actor.why, "run": actor.run,
     }  # fmt: skip
@@ -81,7 +81,7 @@ def reveal_record(letter_id: str, actor: Actor, *, at_ms: int, reveal_id: str) -
 
 
 def forget_record(actor: Actor, partition: int, *, at_ms: int) -> tuple[bytes, bytes]:
-    """Key and value that say that a key of the flow was forgotten, and not which: the record stays."""
+    """Key and value of the record that a key of the flow was forgotten, without the key: the record stays."""
     value = {
         "resolution": "forgotten", "partition": partition, "by": actor.by, "at": at_ms, "why": actor.why,
         "run": actor.run,
@@ -96,7 +96,7 @@ def is_resolution_key(key: bytes | None) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Settled:
-    """What a worker writes about replayed events: headers as they go on, and the audit records of the outcome."""
+    """What a worker writes about replayed events: their headers, and the audit records of the outcomes."""
 
     headers: list[Headers | None]
     keys: list[bytes | None]
@@ -104,9 +104,10 @@ class Settled:
 
 
 def settle(headers: Sequence[Headers | None], outcome: Outcome, now_ms: int) -> Settled:
-    """Take the marks of replayed events off, and make audit records of them.
+    """Remove the marks of replayed events, and make audit records from them.
 
-    Only id, attempt and first failure of a replay go on; a mark that is not one of ours is taken off and forgotten.
+    Of a replay only id, attempt and first failure stay in the headers; a mark that this program did not write is
+    dropped.
     """
     going_on: list[Headers | None] = []
     keys: list[bytes | None] = []
@@ -124,7 +125,7 @@ def settle(headers: Sequence[Headers | None], outcome: Outcome, now_ms: int) -> 
 
 
 def outcome_record(headers: Headers, outcome: Outcome, now_ms: int) -> tuple[bytes, bytes] | None:
-    """Audit record of a replayed event's outcome; None when its mark is not one that a replay writes."""
+    """Audit record of a replayed event's outcome; None when its mark was not written by a replay."""
     mark = headers[-1][1]
     letter_id = next((value for name, value in headers if name == DLQ_ID), None)
     if mark is None or letter_id is None or len(mark) > MARK_BYTES_MAX:
@@ -137,7 +138,7 @@ def outcome_record(headers: Headers, outcome: Outcome, now_ms: int) -> tuple[byt
 
 
 def parsed(value: bytes | None) -> dict[str, Any] | None:
-    """An audit record as a dictionary; None when it is none."""
+    """An audit record as a dictionary; None when it is not one."""
     try:
         found = json.loads(value or b"")
     except (ValueError, RecursionError):

@@ -1,4 +1,4 @@
-"""Values that come again and again, as small numbers in a column."""
+"""Dictionary encoding: repeated values as small numbers in a column."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -10,7 +10,7 @@ from streams.batch.columns import Int64
 
 @dataclass(slots=True)
 class Codes:
-    """Values that come again and again, as small numbers."""
+    """Repeated values, as small numbers."""
 
     values: list[Any] = field(default_factory=list)
     _of: dict[Any, int] = field(default_factory=dict)
@@ -28,5 +28,5 @@ class Codes:
         return value in self._of
 
     def wanted(self, values: frozenset[Any]) -> Int64:
-        """Numbers of those values that have one."""
+        """Numbers of the values that have one."""
         return np.array([self._of[value] for value in values if value in self._of], dtype=np.int64)

@@ -1,4 +1,4 @@
-"""How other programs write the envelope of a dead letter: the names of their headers, and their numbers.
+"""The envelopes of dead letters of other programs: the names of their headers, and their encodings of numbers.
 
 - CONNECT: Kafka Connect's `DeadLetterQueueReporter` (KIP-298). Numbers as text.
 - SPRING: Spring for Apache Kafka's `DeadLetterPublishingRecoverer` (`kafka_dlt-*`) and its `@RetryableTopic`
@@ -30,11 +30,11 @@ class Dialect:
     """Who had read it."""
     messages: Sequence[str]
     exceptions: Sequence[str]
-    """Names of classes, the most telling first."""
+    """Headers with class names, the most informative first."""
     prefixes: Sequence[str]
-    """Names of its headers begin so."""
+    """Prefix of its headers' names."""
     mark: str = ""
-    """A header whose name begins so is of this dialect, even without a topic. Empty: too common a name for that."""
+    """A header with this prefix is of this dialect, even without a topic. Empty: the prefix is too common."""
     has_binary_numbers: bool = False
     more_numbers: Sequence[str] = ()
 
@@ -44,7 +44,7 @@ class Dialect:
         return (*self.partition, *self.offset, *self.more_numbers)
 
     def number(self, value: bytes) -> int | None:
-        """A number of this dialect; None when it is none."""
+        """A number in this dialect's encoding; None when it is not one."""
         if self.has_binary_numbers and len(value) in _BINARY_BYTES:
             return int.from_bytes(value, "big", signed=True)
         return int(value) if _DIGITS.fullmatch(value) else None

@@ -1,6 +1,6 @@
 """The envelope of a dead letter: the original key, bytes and headers, and headers that say what happened.
 
-The `__streams.errors.*` names are Kafka Streams' (KIP-1034), so that tools made for them work here. A record that is
+The `__streams.errors.*` names are those of Kafka Streams (KIP-1034), so that its tools work here. A record that is
 replayed goes back with its own headers and these after them: `dlq.id`, `dlq.attempt` (one more),
 `dlq.first_failed_at`, `dlq.history` (what became of the attempts before) and, last, `dlq.replayed`: who replays it,
 which is what the worker writes into the audit topic, completed by the outcome. If it fails again, its next dead letter
@@ -26,7 +26,7 @@ FIRST_FAILED_AT: Final = "dlq.first_failed_at"
 APP_VERSION: Final = "dlq.app_version"
 HISTORY: Final = "dlq.history"
 OURS: Final = ("__streams.errors.", "dlq.")
-"""Names that begin so are ours; a record's own headers are all others."""
+"""Headers with this prefix are ours; all others are the record's own."""
 HISTORY_BYTES_MAX: Final = 16_384
 ID_CHARACTERS: Final = 24
 
@@ -36,7 +36,7 @@ _TIME: Final = re.compile(rb"-?[0-9]{1,19}")
 
 
 def id_of_place(place: str) -> str:
-    """Id of the dead letter that a place in a log has: the same whenever the record there is processed again."""
+    """Id of the dead letter for a place in a log: the same whenever that record is processed again."""
     return hashlib.blake2b(place.encode(), digest_size=ID_CHARACTERS // 2).hexdigest()
 
 
@@ -44,9 +44,9 @@ def envelope_headers(letter: DeadLetter, *, source: str, group: str, now_ms: int
     """Headers of the dead letter: the record's own ones, then ours.
 
     `dlq.id` names the place in the source (the same whenever the record is processed again). A record that was replayed
-    from a dead letter brings its id, attempt, first failure and history with it, and keeps them; what of these is not
-    well-formed was not written by us, and does not count. `dlq.schema_id` is the id that the record carries, whatever
-    it was rejected for; empty if it carries none. `now_ms`: when it fails.
+    from a dead letter keeps the id, attempt, first failure and history that it carries; malformed ones were not written
+    by this program and are ignored. `dlq.schema_id` is the id that the record carries, whatever it was rejected for;
+    empty if it carries none. `now_ms`: when it fails.
     """
     kept, history = _split(letter.headers or ())
     reject = letter.reject
@@ -72,7 +72,7 @@ def envelope_headers(letter: DeadLetter, *, source: str, group: str, now_ms: int
 
 
 def _place(letter: DeadLetter, source: str) -> str:
-    """Where the record is; of an event whose offset is not known any more, its bytes instead."""
+    """Place of the record; for an event whose offset is no longer known, its bytes instead."""
     if letter.offset >= 0:
         return f"{source}-{letter.partition}@{letter.offset}"
     return f"{source}-{letter.partition}:{hashlib.sha256(letter.value or b'').hexdigest()}"
@@ -84,7 +84,7 @@ def own_headers(headers: Sequence[tuple[str, bytes | None]] | None) -> Headers:
 
 
 def _split(headers: Sequence[tuple[str, bytes | None]]) -> tuple[Headers, dict[str, bytes]]:
-    """The record's own headers, and what it carries of its history as a dead letter."""
+    """Splits the headers into the record's own and those of its history as a dead letter."""
     history: dict[str, bytes] = {}
     for name, value in headers:
         if not value or not name.startswith("dlq."):

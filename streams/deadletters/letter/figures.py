@@ -9,7 +9,7 @@ from streams.deadletters.letter.resolutions import States
 
 @dataclass(frozen=True, slots=True)
 class Figures:
-    """What a dashboard shows of one dead-letter topic."""
+    """Counts of one dead-letter topic for a dashboard."""
 
     topic: str
     by_reason: Mapping[str, int]

@@ -1,4 +1,4 @@
-"""Which dead letters are meant: the filter that commands and pages make from what a user asks for."""
+"""Selects dead letters: the filter that commands and pages make from a user's options."""
 
 from dataclasses import dataclass, replace
 
@@ -7,29 +7,29 @@ from streams.deadletters.letter.pin import Pin
 
 @dataclass(frozen=True, slots=True)
 class Filter:
-    """Which letters are meant; an empty part says nothing. Times are the records', milliseconds, the end excluded."""
+    """Selects letters; an empty part selects all. Times are the records', in milliseconds, the end excluded."""
 
     ids: frozenset[str] = frozenset()
-    """Whole ids, or beginnings of them."""
+    """Whole ids, or prefixes of ids."""
     reasons: frozenset[str] = frozenset()
     keys: frozenset[bytes] = frozenset()
-    """Keys of the records: the devices, or orders."""
+    """Keys of the records: devices, or orders."""
     schema_ids: frozenset[int] = frozenset()
     since_ms: int | None = None
     until_ms: int | None = None
     is_open: bool | None = None
     pin: Pin | None = None
-    """Only what was there by then."""
+    """Only letters that existed at that moment."""
 
     def opened(self) -> "Filter":
-        """Of these letters the open ones."""
+        """The open ones of these letters."""
         return replace(self, is_open=True)
 
     def pinned(self, pin: Pin) -> "Filter":
-        """Of these letters those that were there by then."""
+        """Those of these letters that existed at the pin."""
         return replace(self, pin=pin)
 
     @property
     def narrows(self) -> bool:
-        """Whether it leaves anything out."""
+        """Whether it excludes anything."""
         return self != Filter()

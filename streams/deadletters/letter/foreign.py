@@ -1,8 +1,8 @@
-"""Reads envelopes: ours, and those of other programs (`dialects.py`); tells what is none.
+"""Reads envelopes, ours and those of other programs (`dialects.py`), and recognises records without one.
 
-Ours counts wherever it is whole, for the worker writes it after all other headers of the record. Else the first header
-that names a topic decides, and of a header that comes again the first one: a letter that went through several
-dead-letter topics belongs to the first topic of its way.
+A complete envelope of ours always counts, since the worker writes it after all other headers. Otherwise the first
+header that names a topic decides, and the first of repeated headers: a letter that went through several dead-letter
+topics belongs to the first of them.
 """
 
 from collections.abc import Mapping, Sequence
@@ -33,7 +33,7 @@ _DIGITS_MAX: Final = 18
 _PLAIN_HEADERS: Final = 13
 """What the worker adds to a record that had no headers."""
 _TOGETHER_MIN: Final = 32
-"""Fewer are as cheap one by one."""
+"""For fewer records a loop is as fast."""
 
 
 _COORDINATES: Final = frozenset(
@@ -43,7 +43,7 @@ _COORDINATES: Final = frozenset(
         *(n for each in DIALECTS for n in (*each.topic, *each.group, *each.exceptions, *each.numbers)),
     }
 )
-"""Headers of envelopes that hold names and numbers."""
+"""Envelope headers that hold names and numbers."""
 
 
 class Kind(IntEnum):
@@ -53,13 +53,13 @@ class Kind(IntEnum):
     CONNECT = 1
     SPRING = 2
     BROKEN = 3
-    """Nobody that we know, or a part of it is missing: it can be looked at and discarded, not replayed."""
+    """Unknown, or incomplete: it can be shown and discarded, not replayed."""
     SPRING_CLOUD_STREAM = 4
     SMALLRYE = 5
 
 
 class Envelope(NamedTuple):
-    """What an envelope says."""
+    """The contents of an envelope."""
 
     kind: Kind
     id: bytes
@@ -67,7 +67,7 @@ class Envelope(NamedTuple):
     attempt: int
     reason: str
     source: str
-    """Topic to which the record belongs; empty when nothing says so."""
+    """Topic that the record belongs to; empty when it is not known."""
     schema_id: int
     """`NO_SCHEMA_ID` where there is none."""
     first_failed_at: int
@@ -102,7 +102,7 @@ def read_envelopes(
     offsets: Sequence[int],
     timestamps: Sequence[int],
 ) -> Envelopes:
-    """The envelopes of many records; ours in a third of the time, as long as they come many together."""
+    """The envelopes of many records; ours take a third of the time if there are many in a row."""
     usual = _usual(headers)
     if usual is not None:
         return usual
@@ -136,7 +136,7 @@ def _joined(parts: Sequence[Envelopes]) -> Envelopes:
 
 
 def _usual(headers: Sequence[Headers | None]) -> Envelopes | None:
-    """All of them, if all are as the worker writes them, with a history or without; else None."""
+    """The envelopes of all records if the worker has written all of them; else None."""
     try:
         ours: Any = [each[:-1] if each[-1][0] == HISTORY else each for each in headers]  # type: ignore[index]
         if not all(each[-7][0] == DLQ_ID and each[-13][0] == "__streams.errors.exception" for each in ours):
@@ -172,7 +172,7 @@ def _usual(headers: Sequence[Headers | None]) -> Envelopes | None:
 
 
 def read_envelope(headers: Headers | None, *, topic: str, partition: int, offset: int, timestamp_ms: int) -> Envelope:
-    """The envelope of the record at this place of a dead-letter topic; never fails."""
+    """The envelope of the record at this place of a dead-letter topic; never raises."""
     place = f"{topic}-{partition}@{offset}"
     ours = _ours(dict(headers or ()), place, timestamp_ms)
     dialect = None if ours.kind is Kind.STREAMS else _dialect(headers)
@@ -186,7 +186,7 @@ def read_envelope(headers: Headers | None, *, topic: str, partition: int, offset
 
 
 def _ours(values: Mapping[str, bytes | None], place: str, timestamp_ms: int) -> Envelope:
-    """One of ours, if everything is there; else a broken one."""
+    """An envelope of ours, if it is complete; else a broken one."""
     letter_id, reason = values.get(DLQ_ID) or b"", _text(values, REASON)
     source = _text(values, "__streams.errors.topic")
     attempt, failed_at = _integer(values, ATTEMPT), _integer(values, FIRST_FAILED_AT)
@@ -212,7 +212,7 @@ def _is_ours(headers: Headers | None) -> bool:
 
 
 def _dialect(headers: Headers | None) -> Dialect | None:
-    """The dialect of the first header that names a topic; else one whose headers are there without it."""
+    """The dialect of the first header that names a topic; else a dialect recognised without one."""
     for name, value in headers or ():
         for dialect in DIALECTS:
             if name in dialect.topic and value:
@@ -222,7 +222,7 @@ def _dialect(headers: Headers | None) -> Dialect | None:
 
 
 def _dialects_of(headers: Headers | None) -> list[Dialect]:
-    """All dialects that headers of a record speak."""
+    """All dialects found in a record's headers."""
     names = {name for name, _ in headers or ()}
     return [
         each
@@ -232,7 +232,7 @@ def _dialects_of(headers: Headers | None) -> list[Dialect]:
 
 
 def _first(headers: Headers | None) -> dict[str, bytes | None]:
-    """Headers by name, in their order: the first one of each."""
+    """Headers by name, in their order: the first one of each name."""
     values: dict[str, bytes | None] = {}
     for name, value in headers or ():
         values.setdefault(name, value)
@@ -240,7 +240,7 @@ def _first(headers: Headers | None) -> dict[str, bytes | None]:
 
 
 def _first_text(values: Mapping[str, bytes | None], names: Sequence[str]) -> str:
-    """Text of the header among `names` that comes first and is not empty."""
+    """The first non-empty text among the headers in `names`."""
     return next((_text(values, name) for name in values if name in names and values[name]), "")
 
 
@@ -249,7 +249,7 @@ def _class_name(qualified: str) -> str:
 
 
 def message_of(headers: Headers | None) -> str:
-    """Why, in the words of whoever wrote the envelope; empty when it does not say."""
+    """The failure message of the envelope; empty when it has none."""
     dialect = None if _is_ours(headers) else _dialect(headers)
     if dialect is None:
         return _text(dict(headers or ()), "__streams.errors.message")
@@ -257,13 +257,13 @@ def message_of(headers: Headers | None) -> str:
 
 
 def is_coordinate(name: str) -> bool:
-    """Whether a header of an envelope says where from, by whom, when, or of which class: it quotes no record."""
+    """Whether an envelope header names a source, reader, time or class, and so quotes nothing of the record."""
     return name in _COORDINATES
 
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """Where a record was read that became a dead letter, and by whom; what nothing says is None."""
+    """Where a record that became a dead letter was read, and by whom; None for what is not known."""
 
     topic: str | None
     partition: int | None
@@ -272,7 +272,7 @@ class Origin:
 
 
 def origin_of(headers: Headers | None) -> Origin:
-    """Where the record came from, by any envelope that we know."""
+    """Where the record came from, by any known envelope."""
     dialect = None if _is_ours(headers) else _dialect(headers)
     if dialect is not None:
         values = _first(headers)
@@ -294,7 +294,7 @@ def origin_of(headers: Headers | None) -> Origin:
 def own_headers_of(headers: Headers | None) -> list[tuple[str, bytes | None]]:
     """The record's own headers: those that belong to none of its envelopes.
 
-    What the worker has rejected keeps all that it came with, other programs' headers too.
+    Records rejected by the worker keep all original headers, those of other programs too.
     """
     foreign = () if _is_ours(headers) else tuple(prefix for each in _dialects_of(headers) for prefix in each.prefixes)
     return [(name, value) for name, value in headers or () if not name.startswith((*OURS, *foreign))]

@@ -1,6 +1,6 @@
 """Columns over the dead letters of a topic: a million of them fit into 100 MB.
 
-A letter is an id; a record of the topic is one attempt of it. What is said of a letter is said of its latest attempt.
+A letter is an id; a record of the topic is one attempt of it. Everything about a letter refers to its latest attempt.
 """
 
 from collections import Counter
@@ -20,7 +20,7 @@ ID_TYPE: Final = "S24"
 _NO_KEY: Final = -1
 _NOT_PLAIN: Final = -1
 _MESSAGES_MAX: Final = 50_000
-"""Different messages that are remembered; letters with further ones are looked at when it comes to them."""
+"""Different messages that are remembered; letters with further ones are read when they are needed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,7 +135,7 @@ class Letters:
             self._parts = [self._columns]
 
     def sources(self) -> list[str]:
-        """Topics to which the records belong, as far as their envelopes say."""
+        """Topics that the records belong to, according to their envelopes."""
         return sorted(source for source in self._sources.values if source)
 
     def reasons(self) -> list[str]:
@@ -171,7 +171,7 @@ class Letters:
 
 @dataclass(frozen=True, slots=True)
 class Rows:
-    """Some records of a topic, as of the moment when they were asked for."""
+    """Some records of a topic, as of one moment."""
 
     letters: Letters
     columns: Columns
@@ -181,7 +181,7 @@ class Rows:
         return len(self.index)
 
     def where(self, keep: Bools | NDArray[np.intp]) -> "Rows":
-        """Some of them, by mask or index."""
+        """Some of the rows, by mask or index."""
         return Rows(self.letters, self.columns, self.index[keep])
 
     @property
@@ -200,7 +200,7 @@ class Rows:
         return self.columns.offset[self.index]
 
     def places(self) -> list[Place]:
-        """Where they are."""
+        """Their places in the dead-letter topic."""
         return list(map(Place, self.partition.tolist(), self.offset.tolist()))
 
     @property
@@ -254,7 +254,7 @@ class Rows:
         return self.where(np.isin(self.columns.source[self.index], self.letters._sources.wanted(frozenset({source}))))  # noqa: SLF001
 
     def matching(self, wanted: Filter) -> "Rows":
-        """Those that a filter means, its `is_open` apart."""
+        """Rows that match a filter, apart from its `is_open`."""
         letters = self.letters
         keep = np.ones(len(self), dtype=np.bool_)
         if wanted.ids:
@@ -278,7 +278,7 @@ class Rows:
         return self if keep.all() else self.where(keep)
 
     def _before(self, ends: Sequence[int]) -> Bools:
-        """Which of them are before the end of their partition; those of a partition without one are not."""
+        """Rows before the end of their partition; rows of partitions without an end are left out."""
         partitions = self.partition
         known = np.array([*ends, 0], dtype=np.int64)
         before: Bools = self.offset < known[np.minimum(partitions, len(ends))]
@@ -318,6 +318,6 @@ class Rows:
 
 
 def replayable(rows: Rows) -> Bools:
-    """Which of `rows` have a whole envelope."""
+    """Rows with a complete envelope."""
     whole: Bools = rows.kind != Kind.BROKEN
     return whole

@@ -1,7 +1,7 @@
-"""A dead letter taken apart for a person: what it is in words, its bytes with the place of the failure, its fields.
+"""A dead letter in detail for a person: the reason in words, the fields, and the bytes with the place of the failure.
 
-Personal fields are masked unless they are to be revealed; where it cannot be told which bytes belong to them, all bytes
-concerned are, and where neither stream nor schema is known, all of the value, its key and its headers.
+Personal fields are masked unless they are to be revealed. If it is not known which bytes belong to them, all bytes in
+question are masked; if neither stream nor schema is known, the whole value, its key and its headers are.
 """
 
 import json
@@ -28,37 +28,37 @@ IN_WORDS: Final = {
     Reason.BAD_HEADER: "a header of it has a name that is not UTF-8, and could not be kept",
     Reason.NOT_FRAMED: "it carries no schema id, neither in front of the value nor in a header",
     Reason.UNKNOWN_SCHEMA: "the schema registry did not know its schema id",
-    Reason.INCOMPATIBLE_SCHEMA: "what is written with its schema cannot be read as an event of this stream",
+    Reason.INCOMPATIBLE_SCHEMA: "data written with its schema cannot be read as an event of this stream",
     Reason.MALFORMED: "the bytes are not a value of the schema that they name",
     Reason.INVALID: "a field has a value that is not allowed",
     Reason.KEY_MISMATCH: "the record's key is not the event's key field: order and dedup would not hold",
     Reason.FUTURE_TIMESTAMP: "the event time lies too far ahead of the time at which the record was sent or read",
-    Reason.REFUSED_BY_OUTPUT: "the event is valid, but an output topic does not take what becomes of it",
+    Reason.REFUSED_BY_OUTPUT: "the event is valid, but an output topic refuses the record made from it",
 }
 
 
 def in_words(reason: str) -> str:
-    """A reason as a sentence; those of other programs stand for themselves."""
+    """A reason as a sentence; reasons of other programs are quoted."""
     try:
         return IN_WORDS[Reason(reason)]
     except ValueError:
-        return f"another program says: {reason}" if reason != "unknown" else "nothing says why"
+        return f"another program says: {reason}" if reason != "unknown" else "no reason is recorded"
 
 
 @dataclass(frozen=True, slots=True)
 class HexRow:
-    """Up to 16 bytes of a value: where they are, and of each its two digits and its character."""
+    """Up to 16 bytes of a value: offset, and of each byte its two digits and its character."""
 
     offset: int
     digits: tuple[str, ...]
     characters: str
     marked: tuple[bool, ...]
-    """Which of them are where it failed."""
+    """Which of the bytes are part of the failure."""
 
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """A letter taken apart. Texts are not escaped for any output."""
+    """A letter in detail. Texts are not escaped for any output."""
 
     letter: Letter
     reason_in_words: str
@@ -70,9 +70,9 @@ class View:
     hex_omitted_bytes: int
     leaves: list[Leaf]
     failure: Failure | None
-    """Positions are those in the whole value, the frame included."""
+    """Positions are offsets in the whole value, including the frame."""
     is_masked: bool
-    """Whether something was left out that `reveal` would show."""
+    """Whether something is masked that `reveal` would show."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,11 +82,11 @@ class Schemas:
     writer: str | None
     reader: str | None
     personal: frozenset[str] = frozenset()
-    """Fields with personal data, beyond those that the schemas mark themselves."""
+    """Fields with personal data, in addition to those that the schemas mark."""
 
 
 def inspect(letter: Letter, schemas: Schemas, flow: Pipeline | None, *, reveal: bool) -> View:
-    """Take a letter apart."""
+    """Show a letter in detail."""
     value = letter.value or b""
     writer, reader = _parsed(schemas.writer), _parsed(schemas.reader)
     personal = personal_of(schemas)
@@ -94,7 +94,7 @@ def inspect(letter: Letter, schemas: Schemas, flow: Pipeline | None, *, reveal: 
     is_framed = body_at <= len(value) and (not body_at or value.startswith(b"\0"))
     walked = walk(writer, value, personal, body_at) if writer is not None and is_framed else None
     failure = _failure(letter, walked, flow, body_at)
-    # Of no declared stream, or without any schema, nobody can tell what is personal: everything is taken to be.
+    # Without a declared stream, or any schema, it is not known what is personal: everything is masked.
     is_unknown = flow is None or (writer is None and reader is None)
     masks = not reveal and (is_unknown or bool(personal))
     hidden = _hidden_bytes(value, None if is_unknown else walked, body_at) if masks else frozenset()
@@ -118,28 +118,28 @@ def inspect(letter: Letter, schemas: Schemas, flow: Pipeline | None, *, reveal: 
 
 
 def personal_of(schemas: Schemas) -> frozenset[str]:
-    """Fields with personal data, by either schema or by what is said of them beyond."""
+    """Fields with personal data, by either schema or by declaration."""
     return schemas.personal | personal_fields(_parsed(schemas.reader)) | personal_fields(_parsed(schemas.writer))
 
 
 def masks_keys(schemas: Schemas, flow: Pipeline | None) -> bool:
-    """Whether keys of a stream are not to be listed: they are personal, or nobody knows what stream it is."""
+    """Whether keys of a stream must not be listed: they are personal, or the stream is not known."""
     return flow is None or flow.key_field in personal_of(schemas)
 
 
 def shown_bytes(data: bytes | None) -> str:
-    """Bytes as text, what is none of it as escapes; `-` for nothing at all."""
+    """Bytes as text, with non-text bytes escaped; `-` for none."""
     return "-" if data is None else data.decode(errors="backslashreplace")
 
 
 def schema_id_of(letter: Letter) -> int | None:
-    """The schema id that the record carries, in a header or in front of its value; else the one in its envelope."""
+    """The schema id that the record carries, in a header or in front of its value; else the envelope's."""
     carried = framing.schema_id_of(letter.value, letter.headers)
     return letter.schema_id if carried is None else carried
 
 
 def _body_at(letter: Letter) -> int:
-    """Where the value begins, after the frame if there is one."""
+    """Offset of the value after the frame, if there is one."""
     return FRAME_BYTES if framing.key_in_headers(letter.headers) is None else 0
 
 
@@ -151,7 +151,7 @@ def _parsed(text: str | None) -> Any:
 
 
 def _failure(letter: Letter, walked: Walk | None, flow: Pipeline | None, body_at: int) -> Failure | None:
-    """Where the value is wrong: where reading stops, or the field of which the message speaks."""
+    """Where the value is wrong: where reading stops, or the field named in the message."""
     size = len(letter.value or b"")
     if letter.reason == Reason.NOT_FRAMED:
         return Failure(0, min(1, size), "", "no magic byte 0 here")
@@ -172,7 +172,7 @@ def _failure(letter: Letter, walked: Walk | None, flow: Pipeline | None, body_at
 
 
 def _hidden_bytes(value: bytes, walked: Walk | None, body_at: int) -> frozenset[int]:
-    """Bytes of personal fields, and those of which nobody knows what they are."""
+    """Bytes of personal fields, and bytes that could not be assigned to a field."""
     if walked is None:
         return frozenset(range(len(value)))
     hidden = {byte for leaf in walked.leaves if leaf.is_personal for byte in range(leaf.start, leaf.end)}
@@ -199,7 +199,7 @@ def _shown_header(name: str, value: bytes | None, *, masks: bool) -> str:
 
 
 def _hex_rows(value: bytes, failure: Failure | None, hidden: frozenset[int]) -> tuple[list[HexRow], int]:
-    """Rows of 16 bytes, and how many bytes are left out: of a long value, the part with the failure is shown."""
+    """Rows of 16 bytes, and the number of bytes left out: of a long value, the part with the failure is shown."""
     begin = 0
     if failure is not None and failure.start > HEX_BYTES_SHOWN_MAX // 2:
         begin = (failure.start - HEX_BYTES_SHOWN_MAX // 2) // _ROW_BYTES * _ROW_BYTES

@@ -50,7 +50,7 @@ class Letter:
 
 @dataclass(frozen=True, slots=True)
 class Repair:
-    """What a letter is to become: its new value, and its new key where that changes, too."""
+    """The result of a repair: the new value, and the new key if that changes, too."""
 
     value: bytes
     key: bytes | None = None
@@ -58,20 +58,20 @@ class Repair:
 
 
 Repairing = Callable[[Letter], "bytes | Repair | None"]
-"""A repair by the user: the new value, or value and key, or None to leave the letter as it is, unsent."""
+"""A user's repair: returns the new value, or value and key, or None to leave the letter unsent."""
 
 
 class NotARepair(Exception):
-    """A user's repair raised, or returned something else; the message says what."""
+    """A user's repair raised, or returned something else; the message says which."""
 
     def __init__(self, what: str, words: str = "") -> None:
-        """`words`: the user's own, which may quote the record; `what` does not."""
+        """`words`: the user's message, which may quote the record; `what` does not."""
         super().__init__(f"{what}: {words}" if words else what)
         self.what = what
 
 
 def repaired(letter: Letter, repairing: Repairing) -> Repair | None:
-    """What `repairing` makes of the letter, key and value complete; None when it leaves it out.
+    """Key and value after `repairing` the letter; None when the repair leaves it out.
 
     Raises:
         NotARepair: it raised, or returned something else than bytes, a Repair or None.
@@ -92,12 +92,12 @@ def repaired(letter: Letter, repairing: Repairing) -> Repair | None:
 
 
 class Parts(NamedTuple):
-    """The headers of a dead letter, told apart: the record's own ones, and what the next history is made of."""
+    """The headers of a dead letter, split: the record's own ones, and the input of the next history."""
 
     own: Headers
     message: bytes
     place: str
-    """Where in the source it was read, as it stands in a history; empty when nothing says so."""
+    """Place in the source as written in a history; empty when it is not known."""
     history: bytes | None
 
 
@@ -107,7 +107,7 @@ def plain_parts(message: bytes, partition: int, offset: int) -> Parts:
 
 
 def parts_of(headers: Headers) -> Parts:
-    """Tell the headers of a dead letter apart; what the worker has written, by position."""
+    """Split the headers of a dead letter; those written by the worker by position."""
     count = len(headers)
     for trail in (13, 14):
         first = count - trail
@@ -138,7 +138,7 @@ def replay_headers(
     mark: bytes,
     transform: tuple[str, str, str] | None = None,
 ) -> Headers:
-    """Headers of a record that goes back to its source: its own ones, then ours; the mark is the last.
+    """Headers of a record that is replayed: its own ones, then ours; the mark is the last.
 
     `attempt` is the one that begins. `transform`: what has changed, by what, and the SHA-256 of the original value.
     """
@@ -154,12 +154,12 @@ def replay_headers(
 
 
 def sha256(value: bytes | None) -> str:
-    """Hexadecimal SHA-256 of a value; of none, as of an empty one."""
+    """Hexadecimal SHA-256 of a value; None counts as empty."""
     return hashlib.sha256(value or b"").hexdigest()
 
 
 class HistoryWriter:
-    """Histories of one run's letters: what the earlier attempts say, and this one; who acts is encoded once."""
+    """Writes the histories of one run's letters: earlier attempts, and this one."""
 
     def __init__(self, *, by: str, why: str, run: str, at_ms: int) -> None:
         self._tail = json.dumps({"by": by, "why": why, "run": run, "replayed_at": at_ms})[1:]
@@ -178,7 +178,7 @@ class HistoryWriter:
 
 
 def history_of(header: bytes | None) -> list[dict[str, Any]]:
-    """The attempts in a history header; what is not one of ours counts as none."""
+    """The attempts in a history header; entries that are not ours are ignored."""
     if header is None or len(header) > HISTORY_BYTES_MAX:
         return []
     try:

@@ -1,4 +1,4 @@
-"""A pinned set: where dead-letter topics ended when somebody was asked about their letters.
+"""A pin: the ends of dead-letter topics at the moment when somebody was asked about their letters.
 
 What is done after the question is done to letters before these ends only, so that letters which arrive between question
 and answer are not touched.
@@ -15,13 +15,13 @@ _TOPIC: Final = re.compile(r"([A-Za-z0-9._-]{1,249})@([0-9]{1,18}(?:,[0-9]{1,18}
 
 @dataclass(frozen=True, slots=True)
 class Pin:
-    """The letters that were there at one moment: none of another topic or partition."""
+    """The letters that existed at one moment: none of another topic or partition."""
 
     ends: Mapping[str, tuple[int, ...]]
     """By topic, the offset after the last record of each partition, from 0 on."""
 
     def __str__(self) -> str:
-        """As text without blanks, fit for an option or a form field: `topic@12,0,7/topic@3,4,5`."""
+        """As text without spaces, for an option or a form field: `topic@12,0,7/topic@3,4,5`."""
         return "/".join(f"{topic}@{','.join(map(str, self.ends[topic]))}" for topic in sorted(self.ends))
 
 

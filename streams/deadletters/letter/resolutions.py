@@ -70,7 +70,7 @@ class Resolutions:
         partitions: Sequence[int],
         offsets: Sequence[int],
     ) -> None:
-        """Add audit records, in the order of the log; what is no resolution is left out."""
+        """Add audit records, in the order of the log; records that are not resolutions are skipped."""
         at = [row for row, key in enumerate(keys) if values[row] and is_resolution_key(key)]
         lines = [values[row] or b"" for row in at]
         table = _columnar(lines) if lines else None
@@ -126,7 +126,7 @@ class Resolutions:
         return States(acts, outcomes, at_ms)
 
     def place_of(self, letter_id: bytes) -> Place | None:
-        """Where in the audit topic the resolution of a letter is that counts."""
+        """Place in the audit topic of the resolution that counts for a letter."""
         if not self._parts:
             return None
         latest = self._latest()
@@ -136,7 +136,7 @@ class Resolutions:
         return Place(int(latest.audit_partition[place]), int(latest.audit_offset[place]))
 
     def _latest(self) -> Columns:
-        """The resolution of each id that counts: of its highest attempt the one with an outcome, else the last."""
+        """For each id the resolution that counts: of its highest attempt the one with an outcome, else the last."""
         if not self._is_sorted:
             columns = Columns(*map(np.concatenate, zip(*self._parts, strict=True)))
             order = np.lexsort((columns.arrival, columns.outcome > 0, columns.attempt, columns.ids))
@@ -159,11 +159,11 @@ class States:
 
     @property
     def is_open(self) -> Bools:
-        """Nothing was done about the latest attempt."""
+        """Rows whose latest attempt is unresolved."""
         return self.acts < 0
 
     def named(self) -> list[tuple[Act | None, Outcome | None]]:
-        """Act and outcome of each; None while there is none."""
+        """Act and outcome of each; None if there is none."""
         return [
             (None if act < 0 else _ACTS[act], _OUTCOMES[outcome])
             for act, outcome in zip(self.acts.tolist(), self.outcomes.tolist(), strict=True)
@@ -175,7 +175,7 @@ class States:
 
 
 def _columnar(lines: list[bytes]) -> pa.Table | None:
-    """All lines at once; None when one of them is not what we write (somebody else may write, too)."""
+    """All records at once; None when one was not written by this program (others may write, too)."""
     if any(b"\n" in line for line in lines):
         return None
     options = pj.ParseOptions(explicit_schema=_AUDIT_SCHEMA, unexpected_field_behavior="ignore")
@@ -189,7 +189,7 @@ def _columnar(lines: list[bytes]) -> pa.Table | None:
 
 
 def _plain(found: dict[str, Any]) -> dict[str, Any]:
-    """The columns of a record that is well-formed in its main parts; what is of another type is none."""
+    """The columns of a record whose main parts are well-formed; values of wrong types become None."""
     plain: dict[str, Any] = {}
     for name, kind in zip(_AUDIT_SCHEMA.names, _AUDIT_SCHEMA.types, strict=True):
         value = found.get(name)

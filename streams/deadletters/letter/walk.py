@@ -1,4 +1,4 @@
-"""Avro bytes field by field, to the place where they stop making sense: what a person wants to see of a bad value.
+"""Decodes Avro field by field up to the place where the bytes are invalid, to show a bad value to a person.
 
 Slow and exact, after the Avro 1.12 specification, "Binary Encoding": every leaf with the bytes that it takes. Made for
 one value at a time; the number of leaves, the depth and the length of what is shown are bounded.
@@ -21,7 +21,7 @@ _VARINT_BYTES_MAX: Final = 10
 
 @dataclass(frozen=True, slots=True)
 class Leaf:
-    """A value that was read: its path, the bytes it takes, and itself in words."""
+    """A decoded value: its path, its bytes, and itself in words."""
 
     path: str
     start: int
@@ -43,7 +43,7 @@ class Failure:
 
 @dataclass(slots=True)
 class Walk:
-    """What could be read, and where it failed; no failure when the bytes are exactly one value."""
+    """The leaves that could be read, and where reading failed; no failure when the bytes are exactly one value."""
 
     leaves: list[Leaf] = field(default_factory=list)
     failure: Failure | None = None
@@ -85,7 +85,7 @@ class _Walker:
     def value(self, schema: Any, path: str, start: int, *, depth: int, is_personal: bool) -> None:
         """Read a value; `start` is where its leaf begins, before the branch number of a union."""
         if depth > DEPTH_MAX or len(self.leaves) >= LEAVES_MAX:
-            raise _Stop(self.at, self.at, path, "there is more, which is not shown")
+            raise _Stop(self.at, self.at, path, "further fields are not shown")
         if isinstance(schema, list):
             branch = self._number(path)
             if not 0 <= branch < len(schema):

@@ -1,6 +1,6 @@
-"""Which letters a replay or a discard is about: sorted into what goes where, and what has to be left as it is.
+"""Which letters a replay or discard concerns: sorted by destination, and those that must be left alone.
 
-One place decides for the command line and the page, for what is asked and for what is done then.
+The command line and the page use it, both for the question and for the action.
 """
 
 from collections import Counter
@@ -27,7 +27,7 @@ REFUSED_SHOWN: Final = 20
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """A letter that has to be left as it is, and why."""
+    """A letter that must be left alone, and why."""
 
     id: str
     why: str
@@ -35,7 +35,7 @@ class Refusal:
 
 @dataclass(slots=True)
 class Refusals:
-    """Letters that have to be left as they are: all of them counted, the first ones with their reasons."""
+    """Letters that must be left alone: all of them counted, the first ones with their reasons."""
 
     count: int = 0
     shown: list[Refusal] = field(default_factory=list)
@@ -59,11 +59,11 @@ class Job:
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """What is meant, sorted: `selected` = letters of all jobs + capped + refused."""
+    """The selected letters, sorted: `selected` = letters of all jobs + capped + refused."""
 
     jobs: list[Job]
     capped: int
-    """Left alone, for they were tried too often."""
+    """Left alone: they were tried too often."""
     refusals: Refusals
 
     @property
@@ -73,7 +73,7 @@ class Choice:
 
     @property
     def selected(self) -> int:
-        """Letters that are meant."""
+        """All letters that were selected."""
         return self.letters + self.capped + self.refusals.count
 
     @property
@@ -129,7 +129,7 @@ def to_discard(inbox: Inbox, wanted: Filter, *, limit: int | None = None) -> Cho
 
 
 def require_audits(inbox: Inbox, choice: Choice, nothing_done: str) -> None:
-    """That what is done about the letters can be recorded.
+    """Check that actions on the letters can be recorded.
 
     Raises:
         StreamsError: an audit topic is missing; the message says `nothing_done`.
@@ -139,7 +139,7 @@ def require_audits(inbox: Inbox, choice: Choice, nothing_done: str) -> None:
 
 
 def require_sources(inbox: Inbox, choice: Choice, nothing_done: str) -> None:
-    """That the topics are there into which letters are replayed.
+    """Check that the topics exist into which letters are replayed.
 
     Raises:
         StreamsError: one is missing; the message says `nothing_done`.
@@ -157,13 +157,13 @@ def _require(inbox: Inbox, topics: Mapping[str, str], nothing_done: str) -> None
 
 
 def known_reasons(inbox: Inbox) -> tuple[list[str], list[str]]:
-    """Reasons that can be asked for: those of this program, and those of others among the letters that were read."""
+    """Reasons that can be filtered by: those of this program, and other ones among the letters that were read."""
     known = sorted(reason.value for reason in Reason)
     return known, sorted({name for box in inbox.boxes for name in box.letters.reasons()} - set(known))
 
 
 def check_reasons(inbox: Inbox, wanted: Filter) -> None:
-    """That the reasons that are asked for exist.
+    """Check that the requested reasons exist.
 
     Raises:
         UsageError: one does not; the message names those that do.
@@ -177,7 +177,7 @@ def check_reasons(inbox: Inbox, wanted: Filter) -> None:
 
 
 def check_pin(inbox: Inbox, wanted: Filter) -> None:
-    """That the pin, if there is one, is of these topics as they are.
+    """Check that the pin, if there is one, fits these topics as they are now.
 
     Raises:
         UsageError: it is of other topics, or one was created again since: its ends are past what is there.
@@ -196,7 +196,7 @@ def check_pin(inbox: Inbox, wanted: Filter) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Survey:
-    """What there is to be asked before something is done, and the pin with which it is done to the same letters."""
+    """What to show before an action, and the pin with which the action concerns the same letters."""
 
     pin: Pin
     replay: Choice
@@ -204,7 +204,7 @@ class Survey:
 
 
 def survey(inbox: Inbox, wanted: Filter, *, limit: int | None = None) -> Survey:
-    """What a replay and what a discard of `wanted` would do, as of now; refreshes the inbox.
+    """What a replay and a discard of `wanted` would do now; refreshes the inbox.
 
     Show the counts and topics, and act with `wanted.pinned(survey.pin)`.
 
@@ -220,7 +220,7 @@ def survey(inbox: Inbox, wanted: Filter, *, limit: int | None = None) -> Survey:
 
 @dataclass(slots=True)
 class _Sorting:
-    """Takes the oldest letters of each topic as long as the limit lasts."""
+    """Selects the oldest letters of each topic until the limit is reached."""
 
     left: int | None
     refusals: Refusals = field(default_factory=Refusals)
@@ -238,7 +238,7 @@ class _Sorting:
 
 
 def _by_flow(box: Box, rows: Rows) -> list[tuple[str, Pipeline | None, Rows]]:
-    """Letters by the source that their envelopes name, and the flow to which they belong."""
+    """Letters by the source that their envelopes name, with the flow that they belong to."""
     return [(source, box.flow_of(source), rows.of_source(source)) for source in sorted(set(rows.sources()))]
 
 

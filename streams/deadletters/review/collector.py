@@ -1,7 +1,7 @@
-"""Dead letters as Prometheus metrics, for whoever serves them.
+"""Dead letters as Prometheus metrics, to be served by any process.
 
-A letter's reason is what its envelope says, and anybody may have written it: those that are none of ours are counted
-together, as `other`, so that the number of series is bounded.
+A letter's reason comes from its envelope, which anybody may have written: unknown reasons are counted together as
+`other`, so that the number of series is bounded.
 """
 
 import time
@@ -19,7 +19,7 @@ _KNOWN: Final = frozenset(Reason)
 
 
 def families(figures: Sequence[Figures], now_s: float) -> list[GaugeMetricFamily]:
-    """The metrics that `figures` come to; a topic without open letters has no oldest one, and its age is 0."""
+    """The metrics for `figures`; a topic without open letters has the age 0."""
     letters = GaugeMetricFamily(
         "streams_dead_letters", "Dead letters in the topic, open or not, by reason.", labels=("topic", "reason")
     )
@@ -28,7 +28,7 @@ def families(figures: Sequence[Figures], now_s: float) -> list[GaugeMetricFamily
     )
     age = GaugeMetricFamily(
         "streams_dead_letters_oldest_open_seconds",
-        "Since when the oldest open dead letter has failed for the first time; 0: none is open.",
+        "Time since the oldest open dead letter failed for the first time; 0: none is open.",
         labels=("topic",),
     )
     for each in figures:

@@ -1,4 +1,4 @@
-"""Discards letters: records in the audit topic that they need nothing more, and why. Nothing is deleted."""
+"""Discards letters: records in the audit topic that nothing more has to be done, and why. Nothing is deleted."""
 
 import time
 from collections import Counter
@@ -21,16 +21,16 @@ PORTION_LETTERS_MAX: Final = 20_000
 
 @dataclass(frozen=True, slots=True)
 class DiscardResult:
-    """What a run did."""
+    """Result of a run."""
 
     selected: int
-    """Open letters that the filter means."""
+    """Open letters that the filter selects."""
     discarded: int
     """0 for a dry run."""
     by_topic: Mapping[str, int]
     """Letters that were, or would be, discarded, by their dead-letter topic."""
     refusals: Refusals
-    """Letters that belong to no declared flow: they are open as before."""
+    """Letters that belong to no declared flow: they stay open."""
     pin: Pin | None = None
     """Where the topics ended when the letters were chosen."""
 
@@ -38,7 +38,7 @@ class DiscardResult:
 def discard(
     inbox: Inbox, wanted: Filter, actor: Actor, *, limit: int | None = None, dry_run: bool = False
 ) -> DiscardResult:
-    """Resolve the open letters that are meant as discarded. `limit`: the oldest ones only.
+    """Resolve the selected open letters as discarded. `limit`: only the oldest ones.
 
     Raises:
         UsageError: a reason or pin that is asked for does not exist.

@@ -9,13 +9,13 @@ from streams.settings import Settings
 
 @dataclass(frozen=True, slots=True)
 class Flows:
-    """The declared flows, their topics with the prefix of this set; each input beside a source is one by itself."""
+    """The declared flows, their topics with the prefix of this deployment; each input beside a source stands alone."""
 
     declared: tuple[Pipeline, ...]
 
     @classmethod
     def of(cls, settings: Settings) -> "Flows":
-        """Those of the set in `settings`."""
+        """The declared flows for `settings`."""
         declared = select_pipelines(None, prefix=settings.streams_topic_prefix)
         further = (each.reading(one) for each in declared for one in each.further_inputs)
         return cls((*declared, *further))
@@ -34,7 +34,7 @@ class Flows:
         return tuple(each.dlq for each in self.declared)
 
     def dlq_named(self, topic: str) -> str:
-        """The dead-letter topic that somebody means by `topic`.
+        """The dead-letter topic that a user means by `topic`.
 
         A source stands for its own dead-letter topic. In a set with a prefix, a declared name without it means the
         topic of this set, never that of another one.

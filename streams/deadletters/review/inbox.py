@@ -1,4 +1,4 @@
-"""The inbox: what is in dead-letter topics, and what was done about it; brought up to date on demand."""
+"""The inbox: the letters in dead-letter topics, and what was done about them; refreshed on demand."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -25,10 +25,10 @@ from streams.kafka.headers import read_headers
 from streams.settings import Settings
 
 Progress = Callable[[str, int], None]
-"""Gets the name of the topic that is read and how many of its records are."""
+"""Called with the topic that is read and the number of records read."""
 
 _CLOCKS_MS: Final = 3_600_000
-"""How far the clocks of those who write may be apart."""
+"""Bound on the difference between writers' clocks."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,12 +43,12 @@ class Found:
         return len(self.rows)
 
     def where(self, keep: Any) -> "Found":
-        """Some of them, by mask or index."""
+        """Some of the letters, by mask or index."""
         return Found(self.box, self.rows.where(keep), self.states.where(keep))
 
 
 class Audit:
-    """The audit topic of one flow; `exists` is false until it is there."""
+    """The audit topic of one flow; `exists` is false until the topic exists."""
 
     def __init__(self, settings: Settings, flow: Pipeline) -> None:
         self.topic = flow.audit
@@ -57,19 +57,19 @@ class Audit:
         self._tail = TopicTail(settings, self.topic)
 
     def begin_at(self, since_ms: int, counts: dict[str, int]) -> None:
-        """Leave out what was done before: to be called before the first `refresh`."""
+        """Skip older records; call it before the first `refresh`."""
         if self.topic in counts:
             self._tail.since(since_ms, counts[self.topic])
 
     def refresh(self, counts: dict[str, int], progress: Progress | None = None) -> None:
-        """Read what has come since the last call."""
+        """Read what has arrived since the last call."""
         self.exists = self.topic in counts
         if self.exists:
             told = None if progress is None else (lambda read: progress(self.topic, read))
             self._tail.read(counts[self.topic], self._take, told)
 
     def close(self) -> None:
-        """Disconnect."""
+        """Close the connections."""
         self._tail.close()
 
     def _take(self, messages: list[Message]) -> None:
@@ -91,14 +91,14 @@ class Audit:
 class Box:
     """One dead-letter topic.
 
-    Of a declared flow's own topic all letters belong to that flow, whatever their envelopes say: those headers can be
-    written by anybody. In any other topic a letter belongs to the declared flow whose source its envelope names.
+    All letters in a declared flow's own topic belong to that flow, whatever their envelopes say: anybody can write
+    those headers. In any other topic a letter belongs to the declared flow whose source its envelope names.
     """
 
     def __init__(self, settings: Settings, topic: str, flows: Flows, audits: dict[str, Audit]) -> None:
         self.topic = topic
         self.flow: Pipeline | None = flows.by_dlq(topic)
-        """The flow whose dead-letter topic this is."""
+        """The flow that this is the dead-letter topic of."""
         self.letters = Letters(topic)
         self.tail = TopicTail(settings, topic)
         self._settings = settings
@@ -107,12 +107,12 @@ class Box:
         self._since_ms: int | None = None
 
     def begin_at(self, since_ms: int, counts: dict[str, int]) -> None:
-        """Leave out what is older: to be called before the first `refresh`."""
+        """Skip older records; call it before the first `refresh`."""
         self._since_ms = since_ms
         self.tail.since(since_ms, counts[self.topic])
 
     def refresh(self, counts: dict[str, int], progress: Progress | None = None) -> None:
-        """Read what has come since the last call, and the audits of all sources that the letters name."""
+        """Read what has arrived since the last call, and the audits of all sources that the letters name."""
         partitions = counts[self.topic]
         if len(self.letters):
             self.letters.forget_before(self.tail.lows(partitions))
@@ -122,7 +122,8 @@ class Box:
             audit = self._audits.get(flow.source)
             if audit is None:
                 audit = self._audits[flow.source] = Audit(self._settings, flow)
-                if self._since_ms is not None:  # nothing is done about a letter before it is one, clocks apart
+                if self._since_ms is not None:
+                    # a letter is not resolved before it exists, apart from clock differences
                     audit.begin_at(max(0, self._since_ms - _CLOCKS_MS), counts)
             audit.refresh(counts, progress)
 
@@ -134,7 +135,7 @@ class Box:
         return self.flow or self._flows.by_source(source)
 
     def flows(self) -> list[Pipeline]:
-        """Flows to which the letters belong."""
+        """Flows that the letters belong to."""
         if self.flow is not None:
             return [self.flow]
         return [flow for source in self.letters.sources() if (flow := self._flows.by_source(source)) is not None]
@@ -152,7 +153,7 @@ class Box:
         return audit
 
     def find(self, wanted: Filter) -> Found:
-        """Letters that are meant, in no particular order."""
+        """Letters that a filter selects, in no particular order."""
         rows = self.letters.latest().matching(wanted)
         found = Found(self, rows, self.states(rows))
         if wanted.is_open is None:
@@ -160,7 +161,7 @@ class Box:
         return found.where(found.states.is_open == wanted.is_open)
 
     def states(self, rows: Rows) -> States:
-        """What was done about some letters, as the audits of their flows say."""
+        """What was done about some letters, according to the audits of their flows."""
         audits = [audit for flow in self.flows() if (audit := self._audits.get(flow.source)) is not None]
         if len(audits) == 1:
             return audits[0].resolutions.of(rows)
@@ -178,7 +179,7 @@ class Box:
         return figures(self.letters.topic, rows, self.states(rows))
 
     def close(self) -> None:
-        """Disconnect."""
+        """Close the connections."""
         self.tail.close()
 
     def _take(self, messages: list[Message]) -> None:
@@ -220,19 +221,19 @@ class Inbox:
         try:
             return partition_counts(self._client)
         except StreamsError:
-            self._client = admin_client(self.settings)  # one that gets no answers may never get any again
+            self._client = admin_client(self.settings)  # a client without answers may never get any again
             raise
 
     @property
     def client(self) -> AdminClient:
-        """Administrative client."""
+        """The administrative client."""
         return self._client
 
     def refresh(self, progress: Progress | None = None, *, since_ms: int | None = None) -> None:
-        """Read what has come since the last call; topics that are not there yet are empty.
+        """Read what has arrived since the last call; topics that do not exist yet are empty.
 
-        `since_ms`, given with the first call: older records are not read. What is said of a letter is then said of what
-        was read of it.
+        `since_ms`, given with the first call: older records are not read. Everything about a letter then refers to the
+        attempts that were read.
         """
         counts = self.counts()
         for box in self.boxes:
@@ -242,15 +243,15 @@ class Inbox:
                 box.refresh(counts, progress)
 
     def pin(self) -> Pin:
-        """Where the topics ended when they were read last: with `Filter.pinned`, what comes later is not meant."""
+        """The ends of the topics at the last read: with `Filter.pinned`, later letters are left out."""
         return Pin({box.topic: box.tail.ends() for box in self.boxes})
 
     def find(self, wanted: Filter) -> list[Found]:
-        """Letters that are meant, by topic; topics without any are left out."""
+        """Letters that a filter selects, by topic; topics without any are left out."""
         return [found for box in self.boxes if len(found := box.find(wanted))]
 
     def the_one(self, letter_id: str) -> Found:
-        """The letter with an id, or whose id begins so.
+        """The letter with this id, or id prefix.
 
         Raises:
             StreamsError: there is none, or more than one.
@@ -268,7 +269,7 @@ class Inbox:
         raise StreamsError(f"{count} dead letters begin with {letter_id}: give more of the id")
 
     def close(self) -> None:
-        """Disconnect."""
+        """Close the connections."""
         for box in self.boxes:
             box.close()
         for audit in self._audits.values():

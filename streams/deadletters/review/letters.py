@@ -10,7 +10,7 @@ from streams.kafka.headers import headers_of
 
 
 def letter_of(topic: str, message: Message) -> Letter:
-    """The letter in a message."""
+    """Make a letter from a message."""
     headers = headers_of(message)
     partition, offset = int(message.partition() or 0), int(message.offset() or 0)
     timestamp_ms = message.timestamp()[1]

@@ -1,4 +1,4 @@
-"""Shows dead letters: a list, or one with its fields. Showing masked values is recorded in the audit topic first."""
+"""Shows dead letters: a list, or one in detail. Showing masked values is first recorded in the audit topic."""
 
 import time
 import uuid
@@ -67,17 +67,17 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class Listing:
-    """Counts of the letters that are meant, and the newest of them."""
+    """Counts of the selected letters, and the newest of them."""
 
     total: int
     open: int
     groups: list[tuple[str, int, int]]
-    """By what was asked for: value, letters, open ones; the largest first."""
+    """By group: value, letters, open ones; the largest first."""
     entries: list[Entry]
 
 
 def listing(inbox: Inbox, wanted: Filter, *, group_by: str, limit: int, skip: int = 0) -> Listing:
-    """Counts, and the newest letters of all topics but the first `skip`; the inbox must be refreshed."""
+    """Counts, and the newest letters of all topics after the first `skip`; refresh the inbox first."""
     found = inbox.find(wanted)
     total: dict[str, int] = {}
     still: dict[str, int] = {}
@@ -127,19 +127,19 @@ def _largest_first(group: tuple[str, int, int]) -> tuple[int, str]:
 
 
 def _masked(box: Box, letter: Letter, headers: Headers) -> Letter:
-    """The letter without what another program says of it, where that may quote personal data."""
+    """The letter without texts of other programs, where these may quote personal data."""
     return replace(letter, message=MASK) if _masks_words(box, letter, headers) else letter
 
 
 def _masks_words(box: Box, letter: Letter, headers: Headers) -> bool:
-    """Whether the words in an envelope may quote personal data: this product's own never do."""
+    """Whether texts in an envelope may quote personal data: those of this product never do."""
     if _kind(letter, headers) is Kind.STREAMS:
         return False
     return _is_personal(box, letter)
 
 
 def _is_personal(box: Box, letter: Letter) -> bool:
-    """Whether records of the letter's stream hold personal data, or nobody knows what stream it is."""
+    """Whether records of the letter's stream hold personal data, or its stream is not known."""
     flow = box.flow_of(letter.source)
     return flow is None or bool(personal_of(_reader_of(flow)))
 
@@ -157,19 +157,19 @@ def _masks_keys(box: Box, source: str) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class EarlierAttempt:
-    """An attempt before the latest one: as its own dead letter says it, or as the history in the latest one does."""
+    """An attempt before the latest one, from its own dead letter or from the history in the latest one."""
 
     attempt: int
     reason: str
     message: str
     source_place: str
     replayed: dict[str, Any] = field(default_factory=dict)
-    """By whom, when, why, in which run, with what transform: as far as it is known."""
+    """By whom, when, why, in which run, with which transform, as far as known."""
 
 
 @dataclass(frozen=True, slots=True)
 class Details:
-    """One letter with everything about it."""
+    """One letter with all details."""
 
     entry: Entry
     view: View
@@ -187,7 +187,7 @@ class Details:
 
 
 def details(inbox: Inbox, found: Found, *, reveal: bool) -> Details:
-    """Everything about the one letter in `found`.
+    """All details of the one letter in `found`.
 
     Raises:
         StreamsError: the broker does not answer, or has deleted the record meanwhile.
@@ -227,7 +227,7 @@ def details(inbox: Inbox, found: Found, *, reveal: bool) -> Details:
 
 
 def _earlier(box: Box, letter: Letter, headers: Headers, *, reveal: bool) -> list[EarlierAttempt]:
-    """From the history that the letter carries, and from its earlier records that are still in the topic."""
+    """Earlier attempts, from the history in the letter and from its earlier records in the topic."""
     found: dict[int, EarlierAttempt] = {}
     rows = box.letters.attempts_of(letter.id.encode())
     places = rows.where(rows.attempt < letter.attempt).in_log_order().places()
@@ -278,7 +278,7 @@ def _schema(inbox: Inbox, schema_id: int | None) -> tuple[str | None, str | None
 
 
 def _reader_of(flow: Pipeline | None) -> Schemas:
-    """What is known of the events of a flow, without the writer's schema."""
+    """The reader schema of a flow's events, without the writer's schema."""
     return Schemas(None, None) if flow is None else _newest_schema(flow.subject)
 
 
@@ -290,7 +290,7 @@ def _newest_schema(subject: str) -> Schemas:
 
 
 def reveal(inbox: Inbox, found: Found, actor: Actor) -> Details:
-    """Everything about a letter with nothing masked; that it was shown, by whom and why, is in the audit topic before.
+    """All details of a letter, unmasked; who looked at it and why is recorded in the audit topic first.
 
     Raises:
         StreamsError: it cannot be written down, so nothing is shown.

@@ -1,4 +1,4 @@
-"""Makes the records that a replay writes: those of the source, and those of the audit topic."""
+"""Makes the records of a replay: those for the source, and those for the audit topic."""
 
 import time
 from collections.abc import Sequence
@@ -21,16 +21,16 @@ if TYPE_CHECKING:
     from streams.deadletters.review.transform import Transform
 
 _FRAME_BYTES: Final = 512
-"""What a record takes in the log beyond key, value and headers, generously."""
+"""Upper bound of a record's size in the log beyond key, value and headers."""
 
 
 class Senseless(StreamsError):
-    """A transform makes no sense of letters."""
+    """A transform returned an unusable result."""
 
 
 @dataclass(slots=True)
 class Slice:
-    """Some letters as records of their source and of its audit topic: row i of each list of records is one letter."""
+    """Some letters as records of their source and of its audit topic: row i of each list belongs to one letter."""
 
     at_ms: int
     ids: list[bytes | None] = field(default_factory=list)
@@ -38,30 +38,30 @@ class Slice:
     values: list[bytes | None] = field(default_factory=list)
     headers: list[Headers | None] = field(default_factory=list)
     partitions: list[int | None] = field(default_factory=list)
-    """Where a record without a key goes."""
+    """Partition of a record without a key."""
     marks: list[bytes | None] = field(default_factory=list)
     bytes_used: int = 0
     left_out: list[bytes] = field(default_factory=list)
-    """Letters for which the transform has returned None."""
+    """Letters that the source would refuse, and why."""
     refused: list[tuple[bytes, str]] = field(default_factory=list)
     """Letters that the source would not take, and why."""
 
 
 @dataclass(frozen=True, slots=True)
 class Maker:
-    """Makes slices of the letters of one dead-letter topic that go into one source."""
+    """Makes slices of the letters of one dead-letter topic that belong to one source."""
 
     topic: str
     source: str
     bytes_max: int
-    """The largest record that the source takes."""
+    """The largest record that the source accepts."""
     partitions: int
-    """Of the source."""
+    """Number of partitions of the source."""
     actor: Actor
     transform: "Transform | None"
 
     def make(self, rows: Rows, messages: Sequence[Message]) -> Slice:
-        """The slice of some letters of one partition; `rows` has them and maybe others, in log order.
+        """The slice of some letters of one partition; `rows` contains them and maybe others, in log order.
 
         Raises:
             Senseless: the transform fails.
@@ -121,7 +121,7 @@ class Maker:
             raise Senseless(str(error)) from None
 
     def _partition(self, origin: int | None) -> int | None:
-        """Where a record without a key belongs: where it came from, if that is still there."""
+        """Partition of a record without a key: its original one, if that still exists."""
         return origin if origin is not None and 0 <= origin < self.partitions else None
 
 
@@ -135,7 +135,7 @@ def _rows_at(rows: Rows, messages: Sequence[Message]) -> Rows:
 def _content(
     message: Message, repair: Repair | None, transform: str | None
 ) -> tuple[bytes | None, bytes | None, tuple[str, str, str] | None]:
-    """Key and value to send, and what a repair has changed about them: what, by what, the original's SHA-256."""
+    """Key and value to send, and the changes made by a repair: what, by what, the original's SHA-256."""
     key: Any = message.key()
     value: Any = message.value()
     if repair is None or transform is None:

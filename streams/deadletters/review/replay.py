@@ -1,11 +1,11 @@
-"""Replays open letters into their source: each once, also when the command is killed and run again.
+"""Replays open letters into their source: each once, even when the command is killed and run again.
 
 1. Open the source's session, which aborts the unfinished transaction of a crashed one.
 2. Read the audit topic to its end: a letter without a resolution of its latest attempt is open.
 3. In one transaction each: some letters as records of the source, and a resolution of each in the audit topic.
 
 Killed before a commit, nothing of it is visible and its letters are open; after it they are resolved. If a commit's
-outcome is not known, the audit topic is read again and tells.
+outcome is not known, the audit topic is read again to find out.
 """
 
 import time
@@ -48,12 +48,12 @@ if TYPE_CHECKING:
     from streams.deadletters.review.transform import Transform
 
 SLICE_LETTERS_MAX: Final = 5_000
-"""Letters made into records at a time, in a thread of their own while those before are sent and committed."""
+"""Letters prepared at a time, in a thread of their own, while the previous ones are sent and committed."""
 
 
 @dataclass(frozen=True, slots=True)
 class ReplayProgress:
-    """How far a replay is."""
+    """Progress of a replay."""
 
     phase: str
     done: int
@@ -65,31 +65,31 @@ Progress = Callable[[ReplayProgress], None]
 
 @dataclass(frozen=True, slots=True)
 class ReplayOptions:
-    """What to replay, and how."""
+    """Options of a replay."""
 
     wanted: Filter
     actor: Actor
     limit: int | None = None
-    """The oldest ones only, so many."""
+    """Only so many, the oldest ones."""
     rate: int | None = None
     """Records a second at most."""
     attempts_max: int = DLQ_ATTEMPTS_MAX
-    """Letters that have been tried so often are left alone."""
+    """Letters that have been tried this often are left alone."""
     transform: str | None = None
     wait_s: float = 0.0
-    """How long to wait for the worker, to tell what has become of them."""
+    """How long to wait for the worker to record the outcomes."""
     dry_run: bool = False
 
 
 @dataclass(slots=True)
 class ReplayResult:
-    """What a run did. selected = replayed + capped + left_out + refused, unless it was a dry run."""
+    """Result of a run. selected = replayed + capped + left_out + refused, unless it was a dry run."""
 
     selected: int = 0
-    """Open letters that the filter means."""
+    """Open letters that the filter selects."""
     replayed: int = 0
     capped: int = 0
-    """Left alone, for they were tried too often."""
+    """Left alone: they were tried too often."""
     left_out: int = 0
     """The transform returned None."""
     refusing: Refusals = field(default_factory=Refusals)
@@ -98,13 +98,13 @@ class ReplayResult:
     pin: Pin | None = None
     """Where the topics ended when the letters were chosen."""
     would_be_rejected: Counter[str] = field(default_factory=Counter)
-    """Dry run: letters that decoding and validation would reject again as things stand now, by reason."""
+    """For a dry run: letters that decoding and validation would reject again now, by reason."""
     outcomes: Counter[str] = field(default_factory=Counter)
-    """What became of the replayed ones, as far as the worker has said within the time waited."""
+    """Outcomes of the replayed letters, as far as the worker has recorded them in the time waited."""
     seconds: float = 0.0
     """From the first letter read to the last commit."""
     cpu_seconds: float = 0.0
-    """Of this process, all its threads, in that time."""
+    """CPU time of this process, all its threads, in that time."""
 
     @property
     def records_per_second(self) -> float:
@@ -113,12 +113,12 @@ class ReplayResult:
 
     @property
     def records_per_cpu_second(self) -> float:
-        """Letters replayed in a second of CPU time: what a busy machine cannot blur."""
+        """Letters replayed in a second of CPU time: a figure that other load on the machine does not distort."""
         return self.replayed / self.cpu_seconds if self.cpu_seconds else 0.0
 
     @property
     def refused(self) -> int:
-        """Letters that cannot be replayed: they are open as before."""
+        """Letters that cannot be replayed: they stay open."""
         return self.refusing.count
 
     @property
@@ -128,7 +128,7 @@ class ReplayResult:
 
 
 def replay(inbox: Inbox, options: ReplayOptions, progress: Progress = lambda _: None) -> ReplayResult:
-    """Send the open letters that are meant back to the topics from which they came.
+    """Send the selected open letters back to the topics that they came from.
 
     Key, bytes and headers are the original ones; `dlq.attempt` is one more. The timestamp is that of the replay.
 
@@ -185,7 +185,7 @@ def _letters(job: Job) -> Iterator[list[Letter]]:
 
 
 def _foretell(inbox: Inbox, job: Job, transform: "Transform | None", result: ReplayResult) -> None:
-    """Count what would be rejected again: only what decoding and validation see."""
+    """Count letters that decoding and validation would reject again."""
     from streams.deadletters.review.transform import Judge
 
     judge = Judge(inbox.settings, job.flow)
@@ -226,18 +226,18 @@ class _Run:
         self._total = 0
 
     def go(self) -> None:
-        """Replay them; what fails is tried again, with what the audit topic says by then."""
+        """Replay them; after a failure, try the letters that the audit topic says are left."""
         rows = self._job.rows
         before = self._result.replayed
         started, cpu_before = time.monotonic(), time.process_time()
         try:
             chosen = self._session.open(rows)
             started, cpu_before = time.monotonic(), time.process_time()
-            self._result.selected -= len(rows) - len(chosen)  # somebody else has resolved them meanwhile
+            self._result.selected -= len(rows) - len(chosen)  # another run has resolved them meanwhile
             self._total = before + len(chosen)
 
             def count(left: Rows) -> None:
-                # The audit topic knows, also of a transaction whose outcome was not told.
+                # The audit topic knows the outcome even if the commit was not acknowledged.
                 self._result.replayed = before + len(chosen) - len(left) - len(self._refused)
 
             self._session.work_off(chosen, self._send, count)
@@ -248,7 +248,7 @@ class _Run:
             ) from None
         except Senseless as error:
             raise StreamsError(
-                f"{error}; it had made sense of the same letters before: what was committed until then is done "
+                f"{error}; the transform had accepted the same letters before: what was committed until then is done "
                 f"and recorded ({self._result.replayed} letters), nothing else was sent"
             ) from None
         finally:
@@ -257,13 +257,13 @@ class _Run:
             self._session.close()
 
     def _still_open(self, rows: Rows) -> Rows:
-        """Those that nothing was done about, and that were not refused before."""
+        """Letters that are not resolved and were not refused before."""
         left = self._open_by_audit(rows)
         return left if not self._refused else left.where(~np.isin(left.ids, np.array(sorted(self._refused))))
 
     def _send(self, rows: Rows) -> None:
         made = self._made(rows)
-        # What is paced is made when it is due: it carries the time at which it is sent.
+        # With a rate, records are made when they are due: they carry the time at which they are sent.
         with closing(made if self._options.rate is not None else built_ahead(made)) as slices:
             for each in slices:
                 self._send_slice(each)
@@ -294,7 +294,7 @@ class _Run:
 def await_outcomes(
     inbox: Inbox, jobs: Sequence[Job], options: ReplayOptions, result: ReplayResult, progress: Progress
 ) -> None:
-    """Count what became of the letters, as soon as the worker has said so of all, or `wait_s` is over."""
+    """Count the outcomes, until the worker has recorded all of them or `wait_s` is over."""
     deadline = time.monotonic() + options.wait_s
     while True:
         counts = inbox.counts()
@@ -315,7 +315,7 @@ def explained(outcome: Outcome) -> str:
     """An outcome in words."""
     return {
         Outcome.CLEAN: "went through, in order",
-        Outcome.LATE: "went through, behind its device's last released event: in the late topic",
+        Outcome.LATE: "went through, after its device's last released event: in the late topic",
         Outcome.DUPLICATE: "dropped: the same event had gone through meanwhile",
-        Outcome.REJECTED: "rejected once more: open again, as its next attempt",
+        Outcome.REJECTED: "rejected again: open, as its next attempt",
     }[outcome]

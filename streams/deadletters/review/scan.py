@@ -1,4 +1,4 @@
-"""Reads topics of dead letters and of their audit: whole, from where it stopped, or single records by their place."""
+"""Reads dead-letter and audit topics: whole, from the last position, or single records by their place."""
 
 import gc
 import time
@@ -19,19 +19,19 @@ BATCH_RECORDS: Final = 20_000
 QUEUE_KBYTES_MAX: Final = 65_536
 WAIT_S: Final = 0.05
 FEW_WAIT_S: Final = 0.01
-"""How long a batch is gathered while records come, and while few or none do."""
+"""How long a batch is gathered while records arrive, and while few or none do."""
 FEW_RECORDS: Final = 500
 SILENCE_S_MAX: Final = 30.0
-"""Without a record or an end for this long, the broker is taken for dead."""
+"""Without a record or an end for this long, the broker is considered dead."""
 GAP_RECORDS_MAX: Final = 10_000
-"""Records between two wanted ones that are rather read than jumped over."""
+"""Gaps between wanted records up to this length are read, not skipped."""
 
 Progress = Callable[[int], None]
-"""Gets the number of records read so far."""
+"""Called with the number of records read so far."""
 
 
 class TopicTail:
-    """A topic from its beginning to its end, and later on what has come since. read_committed; one thread."""
+    """A topic from its beginning to its end, and later its new records. read_committed; one thread."""
 
     def __init__(self, settings: Settings, topic: str) -> None:
         self._settings, self.topic = settings, topic
@@ -48,10 +48,10 @@ class TopicTail:
         }
         self._consumer: Consumer | None = None
         self._next: dict[int, int] = {}
-        """Where to go on, by partition."""
+        """Next offset by partition."""
 
     def close(self) -> None:
-        """Disconnect."""
+        """Close the consumer."""
         if self._consumer is not None:
             self._consumer.close()
             self._consumer = None
@@ -72,7 +72,7 @@ class TopicTail:
             raise self._failed(error) from None
 
     def since(self, timestamp_ms: int, partitions: int) -> None:
-        """Begin with the records of this time: older ones are not read at all."""
+        """Begin with records of this time: older ones are not read."""
         asked = [TopicPartition(self.topic, partition, timestamp_ms) for partition in range(partitions)]
         try:
             found = self._open().offsets_for_times(asked, SILENCE_S_MAX)
@@ -81,7 +81,7 @@ class TopicTail:
         self._next = {one.partition: one.offset for one in found}
 
     def read(self, partitions: int, take: Callable[[list[Message]], None], progress: Progress | None = None) -> int:
-        """Give `take` all records that have come since the last call, each partition in order; returns their number.
+        """Pass all records since the last call to `take`, each partition in order; returns their number.
 
         Raises:
             StreamsError: the broker does not answer, or refuses.
@@ -176,12 +176,12 @@ class TopicTail:
 
 
 def _last_of_each(records: list[Message]) -> list[Message]:
-    """The last record of each partition: the client gives runs of one partition at a time."""
+    """The last record of each partition: the client returns runs of one partition at a time."""
     return list({record.partition(): record for record in records}.values())
 
 
 def _runs(places: Sequence[Place]) -> Iterator[tuple[int, int, set[int]]]:
-    """Stretches worth reading in one go: partition, first offset, offsets wanted."""
+    """Ranges worth reading in one go: partition, first offset, offsets wanted."""
     wanted: set[int] = set()
     at: Place | None = None
     first = 0
@@ -198,7 +198,7 @@ def _runs(places: Sequence[Place]) -> Iterator[tuple[int, int, set[int]]]:
 
 @contextmanager
 def _no_collection() -> Iterator[None]:
-    """Millions of new tuples and no cycles among them: looking for some would take as long as the work itself."""
+    """Disable garbage collection: for millions of new tuples without cycles it takes as long as the work itself."""
     was_enabled = gc.isenabled()
     gc.disable()
     try:

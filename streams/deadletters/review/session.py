@@ -1,9 +1,9 @@
-"""Writes what is done about the dead letters of one source, in transactions under one transactional id.
+"""Writes what is done about dead letters of one source, in transactions with one transactional id.
 
-One transactional id a source, so that at any time one replay or discard is at work on it: a new session aborts the
-unfinished transaction of a crashed one and fences a running one. Only after that is the audit topic read, so what it
-says is final; a resolution is written in the transaction of what it speaks of. So the audit topic is the progress, and
-running the same thing again, whenever it was killed, does what is left.
+There is one transactional id per source, so that only one replay or discard works on it at a time: a new session aborts
+the unfinished transaction of a crashed one and fences a running one. The audit topic is read only after that, so its
+content is final; a resolution is written in the same transaction as the letter's record. So the audit topic is the
+progress: running a killed command again does the rest.
 """
 
 import threading
@@ -27,10 +27,10 @@ from streams.sinks.transactional import TransactionalSink
 log = structlog.get_logger(__name__)
 
 TRIES_MAX: Final = 5
-"""Transactions that may fail in a row."""
+"""Failed transactions in a row before giving up."""
 OPEN_MS_MAX: Final = 2_000
 OPEN_PACED_MS_MAX: Final = 500
-"""How long a transaction may gather letters; with a rate, less long."""
+"""How long a transaction may collect letters; with a rate, less long."""
 _AGAIN: Final = Backoff(first_s=0.2, pause_s_max=2.0)
 
 
@@ -39,7 +39,7 @@ class Unfinished(Exception):
 
 
 class ReplaySession:
-    """Writes about letters of one source that are still open. One thread; close it when done.
+    """Writes about open letters of one source. One thread; close it when done. Call `open` first.
 
     `open` first. Every method may raise FencedError: another session of this source was opened.
     """
@@ -67,7 +67,7 @@ class ReplaySession:
         )
         fenced = (
             f"another replay or discard of {source} has started, this one stops: "
-            "what it has committed is done and recorded, the rest is as it was"
+            "what it has committed is done and recorded, the rest is unchanged"
         )
         self._writer = PacedWriter(
             TransactionalSink(transactions, fenced=fenced),
@@ -77,7 +77,7 @@ class ReplaySession:
         )
 
     def open(self, letters: Rows) -> Rows:
-        """Take the source over, and find out which of `letters` are still open.
+        """Take over the source, and find out which of `letters` are still open.
 
         Raises:
             Unfinished: the broker does not give a producer.
@@ -92,10 +92,10 @@ class ReplaySession:
     def work_off(
         self, letters: Rows, write: Callable[[Rows], None], on_left: Callable[[Rows], None] = lambda _: None
     ) -> None:
-        """Have `write` write about all of `letters`, which `open` has found; what fails is written again.
+        """Call `write` for all of `letters`, which `open` has found; failed transactions are written again.
 
-        After a failure `on_left` and `write` get those that the audit topic says are left: also when the outcome of a
-        commit was not told.
+        After a failure `on_left` and `write` get the letters that are still open according to the audit topic, also
+        when the outcome of a commit is not known.
 
         Raises:
             Unfinished: the broker refuses again and again.
@@ -129,16 +129,16 @@ class ReplaySession:
         self._writer.write(outgoing, records=letters, bytes_used=bytes_used)
 
     def commit(self) -> None:
-        """Make what was written visible, all of it or nothing."""
+        """Commit what was written, all of it or nothing."""
         self._writer.commit()
 
     def close(self) -> None:
-        """Drop what is open, and disconnect."""
+        """Abort the open transaction, and disconnect."""
         self._writer.close()
 
 
 def still_open_of(inbox: Inbox, job: Job) -> Callable[[Rows], Rows]:
-    """What tells which letters of a job nothing was done about: reads their audit topic to its end."""
+    """A function that returns the unresolved letters of a job: it reads their audit topic to its end."""
 
     def still_open(rows: Rows) -> Rows:
         audit = job.box.audit(job.flow)

@@ -1,7 +1,7 @@
 """`--transform module:function`: runs a user's repair of letters, and checks each result before it is sent.
 
-What it returns must be what the flow takes: decoded with the schemas of the registry and held against every rule,
-by the same code that judges the source's records. Before anything is sent, all letters are repaired and judged once.
+The result must be valid for the flow: it is decoded with the registry's schemas and checked by the same code as the
+source's records. All letters are repaired and checked once before anything is sent.
 """
 
 import importlib
@@ -43,7 +43,7 @@ def load_repair(name: str) -> Repairing:
         raise UsageError(f"--transform {name}: must be MODULE:FUNCTION")
     here = os.getcwd()  # noqa: PTH109 - an entry of sys.path is a string
     if here not in sys.path:
-        sys.path.append(here)  # last: a file of its is not taken for a module of Python or of this package
+        sys.path.append(here)  # last: so that its files do not hide modules of Python or of this package
     try:
         module = importlib.import_module(module_name)
     except Exception as error:  # noqa: BLE001 - a user's module may raise anything while it is imported
@@ -56,7 +56,7 @@ def load_repair(name: str) -> Repairing:
 
 
 class Judge:
-    """Says what the flow would say of records now, as far as decoding and validation go."""
+    """Checks records as the flow would now, as far as decoding and validation go."""
 
     def __init__(self, settings: Settings, flow: Pipeline) -> None:
         self._decoder = decoder_of(flow, settings)
@@ -73,7 +73,7 @@ class Judge:
         values: Sequence[bytes | None],
         headers: Sequence[Headers | None],
     ) -> dict[int, Reject]:
-        """Rejects by row, of records that came in now.
+        """Rejects by row, for records that arrive now.
 
         Raises:
             RegistryUnavailable: the registry does not answer, so nothing can be said.
@@ -97,7 +97,7 @@ class Judge:
 
 
 class Transform:
-    """A user's repair, held against the flow's rules."""
+    """A user's repair, checked against the flow's rules."""
 
     def __init__(self, name: str, repairing: Repairing, judge: Judge) -> None:
         self.name = name
@@ -105,7 +105,7 @@ class Transform:
         self._judge = judge
 
     def apply(self, letters: Sequence[Letter]) -> list[Repair | None]:
-        """The repair of each letter; None where the user leaves it out.
+        """The repaired letters; None where the user leaves one out.
 
         Raises:
             StreamsError: it raised, returned rubbish, or a repaired letter would be rejected again; the message

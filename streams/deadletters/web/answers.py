@@ -1,4 +1,4 @@
-"""Answers of pages that need a token: with the headers that keep them to themselves, and problems in words."""
+"""Responses of pages that need a token: with security headers, and problems in words."""
 
 from http import HTTPStatus
 from importlib.resources import files
@@ -15,24 +15,24 @@ _STYLE: Final = (files(__package__) / "templates" / "style.css").read_text(encod
 
 
 def base_of(request: Request) -> str:
-    """What the path of the application begins with, where it is mounted."""
+    """Path that the application is mounted at."""
     return str(request.scope.get("root_path") or "").rstrip("/")
 
 
 def refusal(request: Request, refused: Refused, **values: Any) -> Response:
-    """The page of a request that is not served; `values`: for the template."""
+    """The page for a refused request; `values`: for the template."""
     return problem(request, refused.status, refused.why, refused.retry_s, **values)
 
 
 def problem(request: Request, status: int, why: str, retry_s: int = 0, **values: Any) -> Response:
-    """A page that says what is wrong."""
+    """A page that reports a problem."""
     title = HTTPStatus(status).phrase
     text = rendered("problem.html", base=base_of(request), session=None, title=title, why=why, **values)
     return answer(text, status, retry_s)
 
 
 def answer(text: str, status: int, retry_s: int = 0) -> Response:
-    """A page as it is."""
+    """A page as a response."""
     response = HTMLResponse(text, status_code=status)
     if retry_s:
         response.headers["Retry-After"] = str(retry_s)
@@ -40,7 +40,7 @@ def answer(text: str, status: int, retry_s: int = 0) -> Response:
 
 
 def with_headers(response: Response) -> Response:
-    """The answer with the headers of these pages, where it has none of its own."""
+    """The response with the headers of these pages, where it has none of its own."""
     for name, value in HEADERS.items():
         response.headers.setdefault(name, value)
     return response

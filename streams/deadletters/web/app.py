@@ -1,4 +1,4 @@
-"""The routes of the review page: looking is a GET, changing is a page that asks and a POST that does."""
+"""The routes of the review page: looking is a GET; changing is a page that asks, and a POST that acts."""
 
 import asyncio
 import uuid
@@ -38,7 +38,7 @@ def dead_letters_app(
     `topics`: dead-letter topics; default: those of the declared flows. `steward`: one that is shared, for instance
     with the metrics; it is then the caller's to close. Access: with a token of the settings (`STREAMS_ADMIN_TOKEN`,
     `STREAMS_REVIEW_TOKEN_*`); without any from this machine only, and only if the server listens on loopback
-    (`STREAMS_WEB_HOST`). Nothing is asked of Kafka before the first page is.
+    (`STREAMS_WEB_HOST`). Kafka is contacted only when the first page is requested.
     """
     guard = Guard(Tokens.of(settings), bound_to=settings.streams_web_host)
     pages = _Pages(steward or Steward(settings, tuple(topics) if topics is not None else None), guard)
@@ -67,7 +67,7 @@ class _Pages:
         self._guard = guard
 
     def guarded(self, page: Page, right: Right) -> Callable[[Request], Awaitable[Response]]:
-        """The page for those who have the right; what fails becomes a page that says so."""
+        """Serve a page to users with the right; failures become a page that reports them."""
 
         async def serve(request: Request) -> Response:
             try:
@@ -111,7 +111,7 @@ class _Pages:
 
     async def reveal(self, request: Request, session: Session) -> Response:
         form = await self._form(request, session)
-        actor = _actor(request, form, "why it has to be seen")
+        actor = _actor(request, form, "why the data has to be shown")
         shown = await self._of_letter(request, self._steward.reveal, actor)
         return _page(request, session, "show.html", shown=shown, revealed=True)
 
@@ -127,7 +127,7 @@ class _Pages:
     # --- changing ---------------------------------------------------------------------------------------------------
 
     def ask(self, act: str) -> Page:
-        """The page that says what is about to be done, and wants it confirmed; `act`: `replay` or `discard`."""
+        """The page that describes an action and asks to confirm it; `act`: `replay` or `discard`."""
 
         async def page(request: Request, session: Session) -> Response:
             asked = question_of(request.query_params.multi_items())
@@ -152,7 +152,7 @@ class _Pages:
 
     async def discard(self, request: Request, session: Session) -> Response:
         form = await self._form(request, session)
-        actor = _actor(request, form, "why nothing more is to be done about them")
+        actor = _actor(request, form, "why nothing more has to be done about them")
         result = await run_in_threadpool(self._steward.discard, pinned_of(form), actor)
         return _page(
             request, session, "done.html",
@@ -177,9 +177,9 @@ class _Pages:
 def _actor(request: Request, form: dict[str, str], asks_why: str | None) -> Actor:
     by, why = form.get("by", "").strip(), form.get("why", "").strip()
     if not by:
-        raise Refused(HTTPStatus.BAD_REQUEST, "say who you are: it is written down")
+        raise Refused(HTTPStatus.BAD_REQUEST, "enter your name: it is recorded")
     if asks_why is not None and not why:
-        raise Refused(HTTPStatus.BAD_REQUEST, f"say {asks_why}: it is written down")
+        raise Refused(HTTPStatus.BAD_REQUEST, f"enter {asks_why}: it is recorded")
     client = request.client.host if request.client is not None else "?"
     try:
         return Actor(f"{by} (review page, {client})", why, uuid.uuid4().hex[:12])

@@ -1,4 +1,4 @@
-"""Fields of a form, as a browser sends them; bounded, and each at most once."""
+"""Fields of a form as a browser sends them: bounded, and each at most once."""
 
 from typing import Final
 from urllib.parse import parse_qsl

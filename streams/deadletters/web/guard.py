@@ -30,7 +30,7 @@ from streams.hosts import host_name, is_loopback, proxy_header
 log = structlog.get_logger(__name__)
 
 SESSION_COOKIE: Final = "streams_dlq_session"
-"""The port of the page is appended: cookies of one host are sent to all its ports."""
+"""The page's port is appended, since cookies of a host are sent to all its ports."""
 SESSION_S: Final = 8 * 3_600
 HEADERS: Final = {
     "Content-Security-Policy": (
@@ -52,15 +52,15 @@ _MAY_NOT: Final = {
 
 @dataclass(frozen=True, slots=True)
 class Session:
-    """Somebody who may use the page."""
+    """A user of the page."""
 
     cookie: str
-    """To be set when it is new; empty with a bearer token, which needs none."""
+    """Cookie to set if it is new; empty with a bearer token, which needs none."""
     csrf: str
     is_new: bool
     rights: Rights = EVERY_RIGHT
     is_signed_in: bool = False
-    """By a token that was shown on the page, so that one can sign out."""
+    """Whether it began with a token entered on the page, so that signing out is possible."""
 
     @property
     def may_replay(self) -> bool:
@@ -74,7 +74,7 @@ class Session:
 
 
 class Guard:
-    """Decides about requests. No `tokens`: this machine only."""
+    """Decides about requests. No `tokens`: only this machine is admitted."""
 
     def __init__(
         self,
@@ -84,7 +84,7 @@ class Guard:
         clock: Callable[[], float] = time.time,
         what: str = "the review page",
     ) -> None:
-        """`bound_to`: what the server listens on. `what` is guarded, in words."""
+        """`bound_to`: address that the server listens on. `what` is guarded, in words."""
         self._tokens = tokens
         self._what = what
         self._bound_to = bound_to
@@ -95,11 +95,11 @@ class Guard:
 
     @property
     def has_token(self) -> bool:
-        """Whether there is a token to be shown."""
+        """Whether tokens are configured."""
         return bool(self._tokens)
 
     def admit(self, request: Request) -> Session:
-        """Who asks.
+        """The session of a request.
 
         Raises:
             Refused: nobody who may.
@@ -119,7 +119,7 @@ class Guard:
         return self.begin(EVERY_RIGHT)
 
     def rights(self, request: Request) -> Rights:
-        """What a program may do that keeps no session: by its bearer token; without tokens, from this machine.
+        """Rights of a program without a session: by its bearer token; without tokens, from this machine.
 
         Raises:
             Refused: nothing.
@@ -134,7 +134,7 @@ class Guard:
         return self.check_token(request, shown.strip().encode("latin-1"))  # bytes of a header come as latin-1
 
     def check_token(self, request: Request, shown: bytes) -> Rights:
-        """What the token that was shown permits.
+        """Rights of a token that was entered.
 
         Raises:
             Refused: it is none, or wrong ones have come from there a moment ago, so it was not looked at.
@@ -153,14 +153,14 @@ class Guard:
         return rights
 
     def begin(self, rights: Rights) -> Session:
-        """A new session."""
+        """Begin a new session."""
         names = "-".join(sorted(right.value for right in rights))
         body = f"{secrets.token_hex(16)}.{names}.{int(self._clock()) + SESSION_S}"
         cookie = f"{body}.{self._sign(f'session:{body}')}"
         return self._session(cookie, rights, is_new=True)
 
     def demand(self, session: Session, right: Right) -> None:
-        """That a session has a right.
+        """Require that a session has a right.
 
         Raises:
             Refused: it has not.
@@ -169,7 +169,7 @@ class Guard:
         require(session.rights, right)
 
     def check_change(self, request: Request, session: Session, form: dict[str, str]) -> None:
-        """That a change was asked for on one of our pages.
+        """Require that a change was requested on one of our pages.
 
         Raises:
             Refused: it was not, or it cannot be told.
@@ -190,14 +190,14 @@ class Guard:
             )  # fmt: skip
 
     def end(self, request: Request, response: Response) -> None:
-        """Have the browser forget its session."""
+        """Delete the browser's session cookie."""
         response.delete_cookie(
             _cookie_name(request), httponly=True, samesite="strict",
             path=request.scope.get("root_path") or "/", secure=request.url.scheme == "https",
         )  # fmt: skip
 
     def _session_of(self, cookie: str) -> Session | None:
-        """The session that we have signed, if it is not over."""
+        """The session in a cookie that we have signed, if it has not expired."""
         body, _, signature = cookie.rpartition(".")
         if not _same(signature, self._sign(f"session:{body}")):
             return None
@@ -229,7 +229,7 @@ class Guard:
 
 
 def require(rights: Rights, right: Right) -> None:
-    """That a right is among those that somebody has.
+    """Require a right.
 
     Raises:
         Refused: it is not.
@@ -240,7 +240,7 @@ def require(rights: Rights, right: Right) -> None:
 
 
 def check_origin(request: Request) -> None:
-    """That a POST comes from our own pages, as far as the browser says.
+    """Require that a POST comes from our own pages, as far as the browser says.
 
     Raises:
         Refused: it comes from elsewhere.
@@ -266,5 +266,5 @@ def _cookie_name(request: Request) -> str:
 
 
 def _same(one: str, other: str) -> bool:
-    """Whether two texts are equal, in a time that tells nothing; of any characters."""
+    """Compare two texts of any characters in constant time."""
     return hmac.compare_digest(one.encode(errors="surrogatepass"), other.encode(errors="surrogatepass"))

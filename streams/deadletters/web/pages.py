@@ -23,14 +23,14 @@ GROUPINGS: Final = ("reason", "device", "schema-id", "source", "attempt")
 _FIELDS: Final = ("id", "reason", "device", "schema_id", "since", "until")
 _QUESTION: Final = frozenset({*_FIELDS, "status", "group_by", "page"})
 VALUE_CHARACTERS_MAX: Final = 1_024
-"""Of one part of a question: keys are not longer."""
+"""Bound on one part of a question: keys are not longer."""
 _PAGE: Final = re.compile("[0-9]{1,6}")
 _SCHEMA_ID: Final = re.compile("-?[0-9]{1,10}")
 
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """What a page is asked for, as it stands in the address or in a form."""
+    """The parameters of a page, from the address or a form."""
 
     values: Mapping[str, str]
     filter: Filter
@@ -38,7 +38,7 @@ class Asked:
     page: int
 
     def query(self, **changed: str | int) -> str:
-        """The same question, with some parts changed, as the end of an address."""
+        """The parameters, some of them changed, as a query string."""
         values = {**self.values, "group_by": self.group_by, "page": str(self.page)}
         values |= {name: str(value) for name, value in changed.items()}
         defaults = {"group_by": "reason", "page": "0", "status": "open"}
@@ -47,7 +47,7 @@ class Asked:
 
 
 def question_of(pairs: Sequence[tuple[str, str]]) -> Asked:
-    """Read the question in an address.
+    """Read the parameters in an address.
 
     Raises:
         UsageError: a part of it makes no sense, is unknown, or is there twice.
@@ -63,7 +63,7 @@ def question_of(pairs: Sequence[tuple[str, str]]) -> Asked:
 
 
 def pinned_of(form: Mapping[str, str]) -> Filter:
-    """The letters about which a form has asked: those that were there by then, and are open still.
+    """The letters that a form has asked about: those that existed then and are still open.
 
     Raises:
         UsageError: a part of it makes no sense, or it does not say when it has asked.
@@ -79,7 +79,7 @@ def pinned_of(form: Mapping[str, str]) -> Filter:
 
 
 def asked_of(values: Mapping[str, str]) -> Asked:
-    """Read a question; what else is in `values` is left alone.
+    """Read the parameters; other `values` are ignored.
 
     Raises:
         UsageError: a part of it makes no sense.
@@ -118,7 +118,7 @@ def asked_of(values: Mapping[str, str]) -> Asked:
 
 
 def _time_ms(text: str) -> int | None:
-    """A time as a browser's field gives it, in UTC."""
+    """A time from a browser's date field, in UTC."""
     if not text:
         return None
     try:
@@ -129,7 +129,7 @@ def _time_ms(text: str) -> int | None:
 
 
 def rendered(template: str, **values: Any) -> str:
-    """A page as HTML."""
+    """Render a page as HTML."""
     return _ENVIRONMENT.get_template(template).render(**values)
 
 
@@ -141,7 +141,7 @@ def _moment(time_ms: Any) -> str:
 
 
 def _visible(text: Any) -> str:
-    """A text in which nothing hides: what is not printable, such as marks that turn the text round, is escaped."""
+    """Escape what is not printable, such as marks that reverse the text's direction, so that nothing can hide."""
     return "".join(c if c.isprintable() else f"\\u{ord(c):04x}" for c in str(text))
 
 

@@ -1,4 +1,4 @@
-"""The error of a request that is not served, with its HTTP status."""
+"""The error for a request that is not served, with its HTTP status."""
 
 from dataclasses import dataclass
 
@@ -10,8 +10,8 @@ class Refused(Exception):
     status: int
     why: str
     login: bool = False
-    """Showing a token would help."""
+    """Whether a token would help."""
     retry_s: int = 0
-    """With 429: when to come again."""
+    """With 429: when to try again."""
     pause_s: float = 0.0
-    """How long the answer is to be held back."""
+    """How long to delay the response."""

@@ -1,4 +1,4 @@
-"""Signing in with a token: the form, and what comes of it. Every application with a `Guard` has its own."""
+"""Signing in with a token: the form, and its handling. Every application with a `Guard` has its own."""
 
 import asyncio
 from http import HTTPStatus
@@ -21,13 +21,13 @@ class SignIn:
         self._page = page
 
     async def form(self, request: Request) -> Response:
-        """Ask for a token."""
+        """Show the form for a token."""
         if not self._guard.has_token:
             return with_headers(RedirectResponse(f"{base_of(request)}/", status_code=303))
         return self._asking(request, None)
 
     async def take(self, request: Request) -> Response:
-        """Take a token that was shown."""
+        """Handle a token that was entered."""
         try:
             check_origin(request)
             form = await read_form(request)

@@ -1,4 +1,4 @@
-"""Runs the actions of the review page one at a time, each on an inbox that is up to date."""
+"""Runs the actions of the review page one at a time, each on a refreshed inbox."""
 
 import threading
 import time
@@ -18,15 +18,15 @@ from streams.errors import StreamsError
 from streams.settings import Settings
 
 FRESH_S: Final = 1.0
-"""An inbox that was read so recently is not read again for looking at it."""
+"""An inbox that was read this recently is not read again just for a look."""
 ACT_LETTERS_MAX: Final = 100_000
-"""Letters of one replay or discard from the page; more than a browser waits for is for the command line."""
+"""Letters of one replay or discard from the page; larger ones belong on the command line."""
 OUTCOME_WAIT_S: Final = 3.0
 FIGURES_WAIT_S: Final = 2.0
 
 
 class Steward:
-    """The inbox of some topics, for several threads. Connects when first used, and again after a failure."""
+    """The inbox of some topics, shared by threads. Connects when first used, and again after a failure."""
 
     def __init__(self, settings: Settings, topics: tuple[str, ...] | None = None) -> None:
         self._settings = settings
@@ -36,7 +36,7 @@ class Steward:
         self._read_at_s = 0.0
 
     def listing(self, wanted: Filter, *, group_by: str, limit: int, skip: int) -> tuple[Listing, list[str]]:
-        """A page of letters, and the topics that there are.
+        """A page of letters, and the topics that exist.
 
         Raises:
             UsageError: a reason that is asked for does not exist.
@@ -49,7 +49,7 @@ class Steward:
             return listing(inbox, wanted, group_by=group_by, limit=limit, skip=skip), names
 
     def survey(self, wanted: Filter) -> Survey:
-        """What a replay and a discard of the letters that are meant would do, as of now, and the pin of now.
+        """What a replay and a discard of the selected letters would do now, and the pin of now.
 
         Raises:
             UsageError: a reason that is asked for does not exist.
@@ -67,7 +67,7 @@ class Steward:
             return details(inbox, inbox.the_one(letter_id), reveal=False)
 
     def reveal(self, letter_id: str, actor: Actor) -> Details:
-        """Everything about a letter, unmasked and written down."""
+        """All details of a letter, unmasked; recorded in the audit topic."""
         with self._lock:
             inbox = self._fresh()
             return reveal(inbox, inbox.the_one(letter_id), actor)
@@ -101,7 +101,7 @@ class Steward:
             self._lock.release()
 
     def close(self) -> None:
-        """Disconnect."""
+        """Close the connections."""
         with self._lock:
             if self._inbox is not None:
                 self._inbox.close()
@@ -109,7 +109,7 @@ class Steward:
 
     @contextmanager
     def _acting(self) -> Iterator[Inbox]:
-        """The inbox as of now; whoever looks at it next sees what was done."""
+        """A refreshed inbox for an action; the next look refreshes it again."""
         with self._lock:
             try:
                 yield self._fresh(force=True)

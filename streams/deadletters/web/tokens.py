@@ -10,12 +10,12 @@ from typing import Final
 from streams.settings import Settings
 
 PAUSE_S: Final = 1.0
-"""After a wrong token nothing more is taken from its address for so long; from the third on twice as long each time."""
+"""After a wrong token its address is ignored for this long; from the third on twice as long each time."""
 HOLD_S: Final = PAUSE_S + 0.1
-"""The answer to a wrong token comes so late: who mistypes once finds the pause over."""
+"""Delay of the response to a wrong token: after one mistake the pause is over when it arrives."""
 PAUSE_S_MAX: Final = 60.0
 FORGOTTEN_S: Final = 600.0
-"""Its wrong tokens are counted from zero again when an address has shown none for so long after its pause."""
+"""An address without wrong tokens for this long after its pause starts again from zero."""
 ADDRESSES_MAX: Final = 1_000
 """Addresses with wrong tokens that are remembered; the oldest is forgotten first."""
 _FREE_FAILURES: Final = 2
@@ -31,7 +31,7 @@ class Right(StrEnum):
     REPLAY = "replay"
     """Replay and discard them."""
     REVEAL = "reveal"
-    """See personal data; that it was shown is recorded."""
+    """See personal data; each look is recorded."""
 
 
 Rights = frozenset[Right]
@@ -40,7 +40,7 @@ EVERY_RIGHT: Final[Rights] = frozenset(Right)
 
 @dataclass(frozen=True, slots=True)
 class Tokens:
-    """The tokens that are configured, each with what it permits."""
+    """The configured tokens, each with its rights."""
 
     rights: tuple[tuple[bytes, Rights], ...] = ()
 
@@ -59,7 +59,7 @@ class Tokens:
         return bool(self.rights)
 
     def rights_of(self, shown: bytes) -> Rights | None:
-        """What a token permits; None for one that is not ours. Takes as long for each of them."""
+        """Rights of a token; None for an unknown one. Takes the same time for each."""
         found = None
         for token, rights in self.rights:
             if hmac.compare_digest(shown, token):
@@ -74,18 +74,18 @@ class _Failing:
 
 
 class Failures:
-    """Who has shown wrong tokens. An address waits after each; while it waits, no token of it is looked at."""
+    """Counts wrong tokens. An address has to wait after each; while it waits, its tokens are not checked."""
 
     def __init__(self) -> None:
         self._addresses: OrderedDict[str, _Failing] = OrderedDict()
 
     def wait_s(self, address: str, now_s: float) -> float:
-        """How long an address has to wait until a token of it is looked at; 0: not at all."""
+        """How long an address has to wait until its next token is checked; 0: not at all."""
         failing = self._addresses.get(_site(address))
         return 0.0 if failing is None else max(0.0, failing.until_s - now_s)
 
     def add(self, address: str, now_s: float) -> int:
-        """Note a wrong token; returns how many it has been in a row."""
+        """Count a wrong token; returns how many there were in a row."""
         site = _site(address)
         failing = self._addresses.setdefault(site, _Failing())
         self._addresses.move_to_end(site)

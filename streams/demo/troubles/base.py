@@ -17,13 +17,13 @@ class Trouble(Protocol):
     """Something that goes wrong on purpose."""
 
     def explain(self) -> str:
-        """What was done, and where one sees what."""
+        """What was done, and where to see the effect."""
 
     def look(self, shot: Snapshot) -> str | None:
-        """What was counted, once that is known."""
+        """The counts, once they are known."""
 
     def close(self) -> None:
-        """Let go of what it holds; also before its end."""
+        """Release resources; may be called before its end."""
 
 
 class Audited:
@@ -58,7 +58,7 @@ class Audited:
         return None
 
     def close(self) -> None:
-        """Disconnect."""
+        """Close the audit's connections."""
         self._held.close()
 
 

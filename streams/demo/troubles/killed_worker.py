@@ -12,7 +12,7 @@ LAG_SHARE: Final = 1.5
 LAG_MORE: Final = 500
 """It has caught up when the lag is no more than this share of what it was, and so many records."""
 PATIENCE_S: Final = 120.0
-"""After so long it is counted, whatever the lag is: a machine may be too slow for the traffic."""
+"""After this time it is counted, whatever the lag is: the machine may be too slow for the traffic."""
 
 
 class KilledWorker:
@@ -35,7 +35,7 @@ class KilledWorker:
         self._caught_up_s: float | None = None
 
     def explain(self) -> str:
-        """What was done, and where one sees what."""
+        """What was done, and where to see the effect."""
         return (
             "The worker was killed (SIGKILL) and is started again: it aborts the transaction that was open, reads "
             "its place from Kafka and its state from its disk and the "
@@ -44,7 +44,7 @@ class KilledWorker:
         )
 
     def look(self, shot: Snapshot) -> str | None:
-        """What was counted, once that is known."""
+        """The counts, once they are known."""
         now_s = shot.elapsed_s
         began_s = self._began_s = now_s if self._began_s is None else self._began_s
         lag = shot.lag_sum
@@ -65,5 +65,5 @@ class KilledWorker:
         )
 
     def close(self) -> None:
-        """Let go of what it holds."""
+        """Release resources."""
         self._audited.close()

@@ -54,7 +54,7 @@ class Poison:
         _send(demo, _records(demo, self.prefix))
 
     def explain(self) -> str:
-        """What was done, and where one sees what."""
+        """What was done, and where to see the effect."""
         return (
             f"Poison: {VANS} vans ({self.prefix}1 to {VANS}) send {VANS * GOOD_EACH} good positions and "
             f"{VANS * len(POISON)} broken records: JSON instead of Avro, half a "
@@ -63,7 +63,7 @@ class Poison:
         )
 
     def look(self, shot: Snapshot) -> str | None:
-        """What was counted, once that is known."""
+        """The counts, once they are known."""
         self._began_s = shot.elapsed_s if self._began_s is None else self._began_s
         found = self._audited.look(shot.elapsed_s, is_over=shot.elapsed_s - self._began_s > SENT_S)
         if found is None:
@@ -78,12 +78,12 @@ class Poison:
         )
 
     def close(self) -> None:
-        """Let go of what it holds."""
+        """Release resources."""
         self._audited.close()
 
 
 def van_prefix(demo: Demo) -> str:
-    """Ids of the vans of this run begin so."""
+    """Prefix of the ids of this run's vans."""
     return f"van-{demo.feeder.device_prefix.split('-')[1]}-"
 
 

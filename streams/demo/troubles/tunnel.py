@@ -31,7 +31,7 @@ class Tunnel:
         demo.feeder.hold(ENDINGS, NEWEST_FIRST, seconds)
 
     def explain(self) -> str:
-        """What was done, and where one sees what."""
+        """What was done, and where to see the effect."""
         return (
             f"Tunnel: the vehicles whose number ends in 7 have no connection for {self._seconds:.0f} s. On the map "
             f"({self._demo.links.fleet}) they stand "
@@ -40,7 +40,7 @@ class Tunnel:
         )
 
     def look(self, shot: Snapshot) -> str | None:
-        """What was counted, once that is known."""
+        """The counts, once they are known."""
         self._began_s = shot.elapsed_s if self._began_s is None else self._began_s
         found = self._audited.look(shot.elapsed_s, is_over=shot.elapsed_s - self._began_s > self._seconds + UPLOADED_S)
         if found is None:
@@ -54,5 +54,5 @@ class Tunnel:
         )
 
     def close(self) -> None:
-        """Let go of what it holds."""
+        """Release resources."""
         self._audited.close()

@@ -16,20 +16,20 @@ from streams.ingest.reading import Reading
 from streams.text import counted
 
 DELIMITERS: Final = ",;\t|"
-"""What may stand between the cells of a CSV file, where nobody says so; the first one wins a draw."""
+"""Delimiters to try for a CSV file, where none is set; the first one wins a draw."""
 _BLANKS: Final = " \t"
-"""Around a cell of a CSV file these do not count: ` van-1 ` is the device `van-1`."""
+"""Blanks around a cell of a CSV file are ignored: ` van-1 ` is the device `van-1`."""
 
 
 class _Lines:
-    """Lines of a text as the csv module takes them, counted and bounded."""
+    """Lines of a text for the csv module, counted and bounded."""
 
     def __init__(self, text: TextIO) -> None:
         self._text = text
         self.number = 0
-        """Lines given."""
+        """Number of lines read."""
         self.characters = 0
-        """Characters of them."""
+        """Number of characters in them."""
 
     def __iter__(self) -> "_Lines":
         return self

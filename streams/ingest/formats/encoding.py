@@ -15,7 +15,7 @@ _BYTE_ORDER_MARKS: Final = {
     codecs.BOM_UTF16_LE: "utf-16",
     codecs.BOM_UTF16_BE: "utf-16",
 }
-"""In this order: UTF-32's begins with UTF-16's."""
+"""In this order, since UTF-32's begins with UTF-16's."""
 UTF8: Final = frozenset({"utf-8", "utf-8-sig"})
 """Names of the encoding that needs no conversion."""
 

@@ -1,1 +1,1 @@
-"""How lag and throughput went over hours, and what happened meanwhile: kept in memory, or asked of Prometheus."""
+"""Lag and throughput over hours, and what happened to groups meanwhile: kept in memory, or read from Prometheus."""

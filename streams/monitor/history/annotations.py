@@ -12,27 +12,27 @@ from streams.monitor.group_lag import GroupLag
 from streams.monitor.snapshot import Snapshot
 
 KEPT_MAX: Final = 200
-"""Annotations of a group that are kept: the newest ones."""
+"""Annotations kept per group: the newest ones."""
 STARTED_AGAIN_MS: Final = 900_000
-"""A member that joins so soon after one of its name has left is that one, started again."""
+"""A member that joins within this time after one of the same name left is the same one, restarted."""
 NAMES_MAX: Final = 4
-"""Names of members in a text; the rest is counted."""
+"""Names of members in a text; further ones are counted."""
 
 
 class Kind(StrEnum):
     """What has happened."""
 
     REBALANCE = "rebalance"
-    """Members came or went, or partitions moved from one to another."""
+    """Members joined or left, or partitions moved from one to another."""
     DEPLOY = "deploy"
-    """A member was started again, or a worker runs another version than before."""
+    """A member was restarted, or a worker runs another version than before."""
     GROWTH = "growth"
     """The flow of the group is given more partitions: the record of the growth says so, and when."""
 
 
 @dataclass(frozen=True, slots=True)
 class Annotation:
-    """Something that happened to a group."""
+    """Something that happened to a group, at a time."""
 
     time_ms: int
     kind: Kind
@@ -41,7 +41,7 @@ class Annotation:
 
 @dataclass(slots=True)
 class _Seen:
-    """A group as of the look before."""
+    """A group as of the previous look."""
 
     members: Mapping[str, Member] | None = None
     left: deque[tuple[int, str]] | None = None
@@ -49,7 +49,7 @@ class _Seen:
 
 
 class AnnotationLog:
-    """What is noticed from snapshot to snapshot."""
+    """Finds annotations by comparing each snapshot with the one before."""
 
     def __init__(self) -> None:
         self._found: dict[str, deque[Annotation]] = {}
@@ -58,12 +58,12 @@ class AnnotationLog:
         self._versions: dict[str, str] = {}
 
     def of(self, group: str, start_ms: int, end_ms: int) -> list[Annotation]:
-        """The annotations of a group in a range of time, the oldest first."""
+        """Annotations of a group in a range of time, the oldest first."""
         found = [one for one in self._found.get(group, ()) if start_ms <= one.time_ms <= end_ms]
         return sorted(found, key=lambda one: one.time_ms)
 
     def observe(self, snapshot: Snapshot) -> None:
-        """Compare with the snapshot before."""
+        """Compare with the previous snapshot."""
         for name in self._seen.keys() - snapshot.groups.keys():
             del self._seen[name]
         for group in snapshot.groups.values():
@@ -85,7 +85,7 @@ class AnnotationLog:
 
     def _observe_members(self, group: GroupLag) -> None:
         if group.group.members is None:
-            return  # nobody knows
+            return  # not known
         seen = self._seen.setdefault(group.name, _Seen(left=deque(maxlen=KEPT_MAX)))
         now = {member.member_id: member for member in group.group.members}
         before, seen.members = seen.members, now
@@ -103,7 +103,7 @@ class AnnotationLog:
         if again:
             self._note(group.name, group.time_ms, Kind.DEPLOY, f"started again: {_names(again)}")
         if Counter(map(_name, came)) == Counter(map(_name, went)) and again:
-            return  # each took over what it had
+            return  # each took over its own partitions
         new = [name for name in map(_name, came) if name not in again]
         parts = [
             f"{_names(new)} joined" if new else "",
@@ -149,7 +149,7 @@ def _names(names: Sequence[str]) -> str:
 
 
 def _moved(before: Mapping[str, Member], now: Mapping[str, Member]) -> int:
-    """Partitions that one member had and another, of another name, has."""
+    """Number of partitions that moved from one member to another of another name."""
     had = {number: member for member in before.values() for number in member.partitions}
     has = {number: member for member in now.values() for number in member.partitions}
     return sum(
@@ -160,7 +160,7 @@ def _moved(before: Mapping[str, Member], now: Mapping[str, Member]) -> int:
 
 
 def _started_again(came: Sequence[Member], left: deque[tuple[int, str]]) -> list[str]:
-    """Names of those who came and had left; who is found is no longer among those that left."""
+    """Names of members that joined shortly after leaving; removes them from those that left."""
     found = []
     for name in map(_name, came):
         gone = next((one for one in left if one[1] == name), None)

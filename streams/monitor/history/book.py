@@ -1,4 +1,4 @@
-"""Keeps the history of every group, its partitions, and the events of all workers, in a bounded amount of memory.
+"""Keeps the history of every group, its partitions, and the events of all workers in bounded memory.
 
 Rates are those of offsets, from look to look: what was committed, and what came, a second. Offsets count the markers of
 transactions as well, one for each cycle and partition.
@@ -21,7 +21,7 @@ from streams.monitor.window import ABSENT
 
 FIELDS: Final = ("lag", "lag_s", "consume", "arrive")
 PEAKS: Final = (True, True, False, False)
-"""Of lag the largest of several looks counts, of rates their mean."""
+"""For lag the maximum of several looks is kept, for rates their mean."""
 OUTCOMES: Final = ("clean", "late", "duplicate", "rejected")
 _EVENTS_PEAKS: Final = (False,) * len(OUTCOMES)
 STEPS_MAX: Final = 360
@@ -39,7 +39,7 @@ class Kept:
     """Steps by fields; NaN: nothing is known."""
     annotations: tuple[Annotation, ...]
     oldest_ms: int | None
-    """Since when there is any."""
+    """Time of the oldest point."""
 
 
 @dataclass(slots=True)
@@ -54,7 +54,7 @@ class HistoryBook:
     """Written by the watcher's thread, read by any."""
 
     def __init__(self, *, interval_s: float, hours: float, memory_mb_max: float) -> None:
-        """`memory_mb_max`: of all values together; partitions of groups that do not fit have no history."""
+        """`memory_mb_max`: bound on all values; partitions of groups that do not fit have no history."""
         self._shape = Shape.of(PEAKS, interval_s=interval_s, hours=hours)
         self._interval_s = interval_s
         self._span_ms = round(hours * 3_600_000)
@@ -64,12 +64,12 @@ class HistoryBook:
         self._partitions: dict[str, Series[Partition]] = {}
         self._before: dict[str, _Before] = {}
         self._gone: list[str] = []
-        """Groups that are no longer there and have history all the same, the first to be forgotten first."""
+        """Groups that no longer exist and still have history, in the order in which they will be forgotten."""
         self._log = AnnotationLog()
         self._lock = threading.Lock()
 
     def observe(self, snapshot: Snapshot) -> None:
-        """Take a snapshot in. One without newer offsets than the last changes nothing but the events."""
+        """Add a snapshot. One without newer offsets than the last adds only events."""
         with self._lock:
             self._log.observe(snapshot)
             self._log.forget_before(snapshot.time_ms - self._span_ms)
@@ -101,7 +101,7 @@ class HistoryBook:
             return Kept(span, values, self._said(name, span), kept.oldest_ms)
 
     def partition(self, name: str, partition: Partition, span: Span) -> Kept | None:
-        """History of one partition of a group, likewise."""
+        """History of one partition of a group, `FIELDS`; None: there is none."""
         with self._lock:
             kept = self._partitions.get(name)
             if kept is None or partition not in kept.rows:
@@ -110,12 +110,12 @@ class HistoryBook:
             return Kept(span, values, self._said(name, span), kept.oldest_ms)
 
     def annotations(self, name: str, span: Span) -> tuple[Annotation, ...]:
-        """What happened to a group meanwhile."""
+        """What happened to a group in that time."""
         with self._lock:
             return self._said(name, span)
 
     def span(self, seconds: float, now_ms: int) -> Span:
-        """Equal steps of time up to now, at most `STEPS_MAX`, none shorter than the points that are kept."""
+        """Equal steps of time up to now, at most `STEPS_MAX`, none shorter than the stored points."""
         step_ms = max(seconds * 1_000 / STEPS_MAX, 2_000 * self._interval_s)
         if seconds > FINE_POINTS * self._interval_s:
             step_ms = max(step_ms, self._shape.coarse_ms)
@@ -126,7 +126,7 @@ class HistoryBook:
 
     @property
     def rows_used(self) -> int:
-        """Rows that are kept of groups and partitions."""
+        """Rows stored for groups and partitions."""
         return len(self._groups) + sum(len(one.rows) for one in self._partitions.values())
 
     def _said(self, name: str, span: Span) -> tuple[Annotation, ...]:
@@ -161,7 +161,7 @@ class HistoryBook:
         kept.add(group.time_ms, values)
 
     def _has_room(self, rows: int) -> bool:
-        """Whether so many rows more are within the bound; history of groups that are gone makes room for them."""
+        """Whether so many more rows fit within the bound; deletes history of groups that are gone to make room."""
         while self.rows_used + rows > self.rows_max and self._gone:
             self._forget(self._gone.pop(0))
         return self.rows_used + rows <= self.rows_max

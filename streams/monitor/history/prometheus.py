@@ -1,4 +1,4 @@
-"""Asks Prometheus for history that is older than what the monitor remembers itself."""
+"""Reads history from Prometheus that is older than what the monitor keeps in memory."""
 
 import asyncio
 import json
@@ -18,17 +18,17 @@ from streams.monitor.lookups import Partition
 from streams.settings import Settings
 
 TIMEOUT_S: Final = 10.0
-"""Of all questions for one chart together."""
+"""Time limit of all queries for one chart together."""
 ANSWER_BYTES_MAX: Final = 8 << 20
 _RATE_S_MIN: Final = 60.0
-"""Rates are those over at least so long: several scrapes lie within it."""
+"""Rates are averaged over at least this range: several scrapes lie within it."""
 
 
 class PrometheusHistory:
-    """Range queries against the HTTP API of Prometheus, or of what answers as it does."""
+    """Range queries against the HTTP API of Prometheus, or of a compatible server."""
 
     def __init__(self, settings: Settings) -> None:
-        """Ask nothing yet.
+        """Check the address; connect later.
 
         Raises:
             UsageError: STREAMS_PROMETHEUS_URL is no address.
@@ -94,7 +94,7 @@ class PrometheusHistory:
             raise StreamsError(f"Prometheus at {self.name} does not answer: {type(error).__name__}") from None
         peak, peak_s, arrive, last = answers
         grown = np.concatenate([[np.nan], np.diff(last)]) / step_s
-        # No metric has what is committed: what came, less what lag has grown by, was consumed.
+        # No metric has the committed rate: it is the arrival rate minus the growth of the lag.
         consume = np.maximum(arrive - grown, 0.0)
         return np.column_stack([peak, peak_s, consume, arrive])
 

@@ -1,6 +1,6 @@
-"""Values of several rows over time in a fixed amount of memory: fine points of late, coarse ones before. Pure.
+"""Values of several rows over time in a fixed amount of memory: recent points fine, older ones coarse. Pure.
 
-A coarse point stands for all looks of its time: a value that peaks keeps its peak, a rate its mean.
+A coarse point stands for all looks in its span: the maximum of values such as lag, the mean of rates.
 """
 
 from collections.abc import Hashable, Sequence
@@ -17,7 +17,7 @@ Key = TypeVar("Key", bound=Hashable)
 
 VALUE_BYTES: Final = 4
 FINE_POINTS: Final = 360
-"""Newest looks that are kept one by one: half an hour, at one look in 5 s."""
+"""Newest looks, kept one by one: half an hour, at one look in 5 s."""
 COARSE_MS_MIN: Final = 60_000
 """Before that, one point stands for a minute, or for two looks where those are rarer."""
 _HOUR_MS: Final = 3_600_000
@@ -25,7 +25,7 @@ _HOUR_MS: Final = 3_600_000
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """What a series keeps. `peaks`: of each field, whether its peak counts, else its mean."""
+    """What a series keeps. `peaks`: by field, whether its maximum counts, else its mean."""
 
     peaks: tuple[bool, ...]
     coarse_points: int
@@ -39,7 +39,7 @@ class Shape:
 
     @property
     def row_bytes(self) -> int:
-        """Memory of a row, but for some bytes for all rows together."""
+        """Bytes of memory per row, apart from some for all rows together."""
         return (FINE_POINTS + self.coarse_points) * len(self.peaks) * VALUE_BYTES
 
 
@@ -53,7 +53,7 @@ class Span:
 
     @property
     def end_ms(self) -> int:
-        """Where its last step ends."""
+        """End of the last step."""
         return self.start_ms + self.step_ms * self.steps
 
 
@@ -72,7 +72,7 @@ class _Ring:
         self._count = min(self._count + 1, len(self._times))
 
     def moved(self, rows: Int64) -> "_Ring":
-        """The same points of other rows; -1: of a row that is new."""
+        """The same points under other row numbers; -1: a row that is new."""
         found = _Ring(len(self._times), len(rows), self._values.shape[2])
         found._times[:], found._next, found._count = self._times, self._next, self._count
         for place in self._order().tolist():
@@ -104,11 +104,11 @@ class Series(Generic[Key]):
         self._coarse = _Ring(shape.coarse_points, len(self.rows), len(shape.peaks))
         self._bucket = -1
         self._open: list[Float32] = []
-        """Looks of the coarse point that is not complete yet."""
+        """Looks of the coarse point that is being collected."""
         self.newest_ms = 0
 
     def add(self, time_ms: int, values: Float64) -> None:
-        """A look: a value of each row (first axis) and field; NaN: not known. One that is not newer is left out."""
+        """Add a look: a value per row (first axis) and field; NaN: not known. A look that is not newer is ignored."""
         if time_ms <= self.newest_ms:
             return
         self.newest_ms = time_ms
@@ -171,7 +171,7 @@ def gridded(times: Int64, values: Float64, peaks: Bools, span: Span) -> Float64:
 
 
 def _joined(looks: Sequence[Float32], peaks: Bools) -> Float32:
-    """One point of several looks."""
+    """Combine several looks to one point."""
     stacked = np.stack(looks)
     known = np.isfinite(stacked)
     counts = known.sum(axis=0)

@@ -1,1 +1,1 @@
-"""Messages about what is wrong, for those who run no Alertmanager: webhook, Slack-compatible, e-mail."""
+"""Notifications of problems for deployments without Alertmanager: webhook, Slack-compatible, e-mail."""

@@ -10,4 +10,4 @@ class Count:
     sent: int = 0
     failed: int = 0
     is_down: bool = False
-    """It has not taken the last one."""
+    """Whether the target has not accepted the last message."""

@@ -1,4 +1,4 @@
-"""When to send which message: what is new, what has changed, what is over, what goes on. Pure: time is an argument.
+"""Decides when to send which message: about what is new, has changed, is over, or goes on. Pure: time is an argument.
 
 A problem is told once it has lasted for `wait_s`, and everything else that is untold by then is in the same message;
 it is told again where it becomes another one, or after `repeat_s`. Its end is told once it has been gone for `wait_s`.
@@ -12,16 +12,16 @@ from streams.monitor.notify.problems import Problem
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """What is to be said to one target. `problems`: everything that is wrong and lasts; `resolved`: what is over."""
+    """A message for one target. `problems`: everything that is wrong and lasts; `resolved`: what is over."""
 
     problems: tuple[Problem, ...]
     resolved: tuple[Problem, ...]
     news: frozenset[str]
-    """Keys of those problems that were not told before, or are others now; empty: this is a reminder."""
+    """Keys of problems that are new or have changed since the last message; empty: this is a reminder."""
 
     @property
     def is_over(self) -> bool:
-        """Nothing is wrong any more."""
+        """Whether nothing is wrong any more."""
         return not self.problems
 
 
@@ -29,14 +29,14 @@ class Message:
 class _Kept:
     problem: Problem
     since_s: float
-    """Since it has been in this state."""
+    """Time since which it has been in this state."""
     seen_s: float
     told: Problem | None = None
     told_s: float = 0.0
 
 
 class Ledger:
-    """What one target was told. `due`, then `sent` once the message is out."""
+    """What one target was told. Call `due`, then `sent` once the message is out."""
 
     def __init__(self, *, wait_s: float, repeat_s: float) -> None:
         self._wait_s = wait_s
@@ -44,7 +44,7 @@ class Ledger:
         self._kept: dict[str, _Kept] = {}
 
     def due(self, problems: Mapping[str, Problem], now_s: float) -> Message | None:
-        """The message that is to be sent at `now_s`, of what is wrong then; None: there is nothing to say."""
+        """The message to send at `now_s` about these problems; None: none is due."""
         self._note(problems, now_s)
         there = [one for key, one in self._kept.items() if key in problems]
         untold = [one for one in there if one.told is None or one.told.state != one.problem.state]
@@ -63,7 +63,7 @@ class Ledger:
         return Message(tuple(sorted(told, key=lambda one: (one.is_warning, one.key))), resolved, news)
 
     def sent(self, message: Message, now_s: float) -> None:
-        """The message is out."""
+        """Record that the message was sent."""
         for problem in message.problems:
             if (kept := self._kept.get(problem.key)) is not None:
                 kept.told, kept.told_s = problem, now_s

@@ -1,6 +1,6 @@
-"""Sends messages about what is wrong to all targets, each in a thread of its own: one that is down delays no other.
+"""Sends messages about problems to all targets, each in a thread of its own: one that is down delays no other.
 
-A message that cannot be sent is not kept: when the target takes messages again it is told what is the case then.
+A message that cannot be sent is not kept: when the target accepts messages again it gets the state of that time.
 """
 
 import threading
@@ -21,15 +21,15 @@ from streams.resilience.retry import Backoff
 log = structlog.get_logger(__name__)
 
 PAUSES: Final = Backoff(first_s=5.0, pause_s_max=300.0)
-"""Between attempts at a target that does not take messages."""
+"""Pause between attempts at a target that does not accept messages."""
 STOP_S: Final = 2.0
 
 Look = Callable[[], Mapping[str, Problem]]
-"""What is wrong now."""
+"""Returns the current problems."""
 
 
 class Notifier:
-    """Looks every `every_s` and says what is due."""
+    """Checks every `every_s` and sends the messages that are due."""
 
     def __init__(
         self,
@@ -47,7 +47,7 @@ class Notifier:
         self._wait_s, self._repeat_s, self._every_s = wait_s, repeat_s, every_s
         self._pauses = pauses
         self.counts = {target.name: Count() for target in targets}
-        """By the target's name; any thread."""
+        """By the target's name; any thread may read it."""
         self._stop = threading.Event()
         self._threads = [
             threading.Thread(target=self._run, args=(target,), name=f"notify {target.name}", daemon=True)
@@ -55,12 +55,12 @@ class Notifier:
         ]
 
     def start(self) -> None:
-        """Begin."""
+        """Start sending."""
         for thread in self._threads:
             thread.start()
 
     def stop(self) -> None:
-        """Send no more; a message that is under way has `STOP_S`."""
+        """Stop sending; a message that is being sent has `STOP_S`."""
         self._stop.set()
         deadline_s = time.monotonic() + STOP_S
         for thread in self._threads:
@@ -79,14 +79,14 @@ class Notifier:
                     ledger.sent(message, time.monotonic())
                     count.sent, count.is_down = count.sent + 1, False
                     if failures:
-                        log.info("messages are taken again", target=target.name, place=target.place)
+                        log.info("messages are accepted again", target=target.name, place=target.place)
                     failures = 0
             except StreamsError as error:
                 failures += 1
                 count.failed, count.is_down = count.failed + 1, True
                 pause_s = max(pause_s, self._pauses.jittered_s(failures))
                 log.warning(
-                    "a message is not taken; it is tried again",
+                    "a message was not accepted; it is tried again",
                     target=target.name, error=str(error), failures=failures, retry_in_s=round(pause_s, 1),
                 )  # fmt: skip
             except Exception:  # the next one may succeed

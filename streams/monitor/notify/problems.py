@@ -1,4 +1,4 @@
-"""What is wrong, as a list: what the page says first, and what messages are about. Pure."""
+"""The list of problems: what the page shows first, and what messages are about. Pure."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ from streams.monitor.words import advice
 
 PROBLEMS_MAX: Final = 500
 DEAD_LETTERS_MANY: Final = 100
-"""As the page has it: so many more within the window are worth a word."""
+"""As on the page: so many more letters within the window are a problem."""
 _RUNBOOKS: Final = {
     Status.WARN: "lag-growing",
     Status.ERR: "records-lost",
@@ -34,7 +34,7 @@ _RUNBOOKS_BY_REASON: Final = {
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """Something that is wrong. One with the same key is the same, with another `state` it has changed."""
+    """A problem. One with the same key is the same; with another `state` it has changed."""
 
     key: str
     state: str
@@ -44,11 +44,11 @@ class Problem:
     runbook: str
     advice: str = ""
     is_warning: bool = False
-    """Not worth to wake anybody."""
+    """Not worth waking anybody up for."""
 
 
 def problems_of(snapshot: Snapshot | None, health: Health) -> dict[str, Problem]:
-    """Everything that is wrong by its key, at most `PROBLEMS_MAX`.
+    """All problems by key, at most `PROBLEMS_MAX`. A monitor that is blind reports only that: the rest is old.
 
     A monitor that is blind tells that, and nothing else: what it knew is old.
     """

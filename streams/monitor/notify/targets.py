@@ -1,6 +1,6 @@
-"""Where messages go: an HTTP endpoint, one that understands Slack's messages, a mail server.
+"""Targets of messages: an HTTP endpoint, one that accepts Slack's messages, a mail server.
 
-Addresses may hold secrets, in their paths as well (Slack's do): of an address only scheme and host are ever said.
+Addresses may hold secrets, also in their paths (Slack's do): logs and errors show only their scheme and host.
 """
 
 import asyncio
@@ -20,21 +20,21 @@ from streams.monitor.notify.words import Origin, document, lines, subject
 from streams.settings import Settings
 
 TIMEOUT_S: Final = 15.0
-"""Of one message, from the connection to the answer."""
+"""Time limit of one message, from the connection to the answer."""
 _SLACK_ESCAPED: Final = str.maketrans({"&": "&amp;", "<": "&lt;", ">": "&gt;"})
 _PORTS: Final = {"smtp": 25, "smtps": 465, "smtp+starttls": 587}
 
 
 class Target(Protocol):
-    """One place that messages go to."""
+    """A target of messages."""
 
     name: str
-    """Of its kind: `webhook`, `slack`, `email`."""
+    """Its kind: `webhook`, `slack`, `email`."""
     place: str
     """Its address without secrets, for logs."""
 
     def send(self, message: Message, origin: Origin) -> None:
-        """Hand the message over.
+        """Send the message.
 
         Raises:
             StreamsError: it is not taken; it may be, later.
@@ -44,7 +44,7 @@ class Target(Protocol):
 
 
 def targets_of(settings: Settings) -> list[Target]:
-    """The targets that are set.
+    """The configured targets.
 
     Raises:
         UsageError: an address is not usable, or something that belongs to it is missing.
@@ -87,7 +87,7 @@ class Slack:
         self.place = _place(_address(settings, "STREAMS_NOTIFY_SLACK_URL", {"http", "https"}))
 
     def send(self, message: Message, origin: Origin) -> None:
-        """Post it."""
+        """Post the message."""
         title = f"*{subject(message, origin).translate(_SLACK_ESCAPED)}*"
         text = [line.translate(_SLACK_ESCAPED) for line in lines(message, origin)]
         url = self._settings.secret("STREAMS_NOTIFY_SLACK_URL") or ""
@@ -109,7 +109,7 @@ class Mail:
                 raise UsageError(f"STREAMS_NOTIFY_EMAIL_{name}: addresses such as oncall@example.org, with commas")
 
     def send(self, message: Message, origin: Origin) -> None:
-        """Hand it to the server, for all receivers at once."""
+        """Send one e-mail to all receivers."""
         url = _address(self._settings, "STREAMS_NOTIFY_SMTP_URL", set(_PORTS))
         try:
             with self._connected(url) as server:
@@ -119,7 +119,7 @@ class Mail:
         except smtplib.SMTPResponseException as error:
             raise StreamsError(f"{self.place} answers {error.smtp_code}") from None
         except (smtplib.SMTPException, OSError) as error:  # texts of these may repeat what was sent
-            raise StreamsError(f"{self.place} does not take it: {type(error).__name__}") from None
+            raise StreamsError(f"{self.place} does not accept it: {type(error).__name__}") from None
         if refused:
             raise StreamsError(f"{self.place} refuses {len(refused)} of {len(self._to)} receivers")
 

@@ -8,20 +8,20 @@ from streams.monitor.notify.ledger import Message
 from streams.monitor.notify.problems import Problem
 
 LINES_MAX: Final = 20
-"""Problems that a text names; the rest is counted."""
+"""Problems named in a text; further ones are counted."""
 _TEXT_MAX: Final = 400
 
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """Who sends: the cluster, and where its monitor is (empty: nobody has said)."""
+    """The sender: the cluster, and the address of its monitor (empty: not set)."""
 
     cluster: str
     url: str = ""
 
 
 def subject(message: Message, origin: Origin) -> str:
-    """One line: what it is about."""
+    """One line that says what the message is about."""
     if message.is_over:
         return f"[{origin.cluster}] resolved: {_titles(message.resolved)}"
     kind = "" if message.news or message.resolved else "still: "
@@ -29,7 +29,7 @@ def subject(message: Message, origin: Origin) -> str:
 
 
 def lines(message: Message, origin: Origin) -> list[str]:
-    """All of it: a line for each problem, with what to do about it; what is over; where to look."""
+    """The whole text: a line for each problem with what to do, what is over, and where to look."""
     found: list[str] = []
     for problem in message.problems[:LINES_MAX]:
         mark = "new: " if problem.key in message.news else ""

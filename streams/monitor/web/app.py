@@ -1,6 +1,6 @@
-"""The monitor's web application. Reading only: there is nothing here that changes anything.
+"""The monitor's web application. It only reads: nothing here changes anything.
 
-Other parts of the system bring pages of their own (`Panel`): they are mounted beside the monitor's and linked from it.
+Other parts of the system add pages of their own (`Panel`), which are mounted here and linked from the monitor's pages.
 """
 
 import asyncio
@@ -37,23 +37,23 @@ from streams.monitor.web.panel_metrics import PanelMetrics
 
 
 class _AnyName(Convertor[str]):
-    """A name of any characters, slashes and newlines too: what a group may be called."""
+    """A path segment with any characters, slashes and newlines too: what a group may be called."""
 
     regex = "(?s:.+)"
 
     def convert(self, value: str) -> str:
-        """The name."""
+        """Return the name unchanged."""
         return value
 
     def to_string(self, value: str) -> str:
-        """The name."""
+        """Return the name unchanged."""
         return value
 
 
 register_url_convertor("any", _AnyName())
 
 Told = tuple[int, dict[str, Any]]
-"""HTTP status and what is said."""
+"""HTTP status and message."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,8 +64,9 @@ class Panel:
     title: str
     app: ASGIApp
     metrics: Callable[[], bytes] | None = None
-    """What it adds to `/metrics`, in Prometheus' text format; asked at every interval, in a thread of its own, and may
-    take its time. Raises StreamsError when there is nothing new: what it said before is told on, with its age."""
+    """Its part of `/metrics`, in Prometheus' text format; called at every interval, in a thread of its own, and may
+    take its time. Raises StreamsError when there is nothing new: the last text is served again, with its age.
+    """
     stop: Callable[[], None] = lambda: None
     """Called when the server stops: ends answers that would not end by themselves."""
 
@@ -87,7 +88,9 @@ class MonitorWeb:
         base: str = "",
         clusters: Sequence[Page] = (),
     ) -> None:
-        """`prometheus`: where older history is asked for. `graphs`: the flows, for their page. `notified`: messages.
+        """`prometheus`: source of older history. `graphs`: the flows, for their page.
+
+        `base`: path that it is mounted at.
 
         `base`: path that it is mounted at. `clusters`: pages of all clusters, where there are several.
         """
@@ -122,13 +125,13 @@ class MonitorWeb:
         )
 
     def stop_panels(self) -> None:
-        """Have the panels end what would not end by itself."""
+        """Have the panels end their open connections."""
         for panel in self._panels:
             panel.stop()
 
     @asynccontextmanager
     async def lifespan(self, _: Starlette) -> AsyncIterator[None]:
-        """Watch, and collect metrics, meanwhile."""
+        """Run the watcher and collect metrics while the application runs."""
         self.live.bind()
         self._watcher.start()
         self._panel_metrics.start()
@@ -172,7 +175,7 @@ class MonitorWeb:
         return Response(await self.metrics(), headers={"Content-Type": exposition.CONTENT_TYPE})
 
     async def metrics(self) -> bytes:
-        """What the newest round found and how old it is: nobody is asked, so that a scrape never waits."""
+        """Metrics of the newest round, with its age; nothing is queried, so that a scrape never waits."""
         parts = [
             await self._snapshot_metrics(),
             exposition.render_health(self._watcher.health()),
@@ -181,7 +184,7 @@ class MonitorWeb:
         return b"".join([*parts, self._panel_metrics.content()])
 
     async def _snapshot_metrics(self) -> bytes:
-        """Rendered once for each snapshot, however many scrape."""
+        """Rendered once per snapshot, however many scrapes there are."""
         async with self._rendering:
             snapshot = self._watcher.latest
             if snapshot is None:
@@ -265,7 +268,7 @@ def _health(reason: str | None) -> Response:
 
 
 def _told(told: Told, request: Request) -> Response:
-    """Burrow repeats what it was asked."""
+    """The request, which Burrow repeats in its answer."""
     status, content = told
     asked = {"url": request.url.path, "host": request.url.netloc}
     return JSONResponse({**content, "request": asked}, status_code=status)
@@ -298,7 +301,7 @@ def _judged(snapshot: Snapshot, request: Request, *, every_partition: bool) -> T
 
 
 class _LiveResponse(StreamingResponse):
-    """Gives the reader's place back, also when the reader has left before the first event."""
+    """Gives the reader's place back, even when the reader left before the first event."""
 
     def __init__(self, live: Live, events: AsyncIterator[bytes], **options: Any) -> None:
         super().__init__(events, **options)

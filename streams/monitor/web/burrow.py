@@ -1,7 +1,7 @@
-"""Burrow's HTTP API, version 3, over our verdicts: what reads Burrow can read this. Pure.
+"""Burrow's HTTP API, version 3, over our verdicts, for tools that read Burrow. Pure.
 
 Differences, all of them additions: partitions carry `reason` and `lag_seconds`; timestamps are of our samples.
-Reading only: Burrow's DELETE of a group is not here.
+It is read-only: Burrow's DELETE of a group is not supported.
 """
 
 from collections.abc import Iterable
@@ -15,23 +15,23 @@ from streams.monitor.window import ABSENT
 
 
 def clusters(names: Iterable[str]) -> dict[str, Any]:
-    """`/v3/kafka`."""
+    """Answer of `/v3/kafka`: the clusters."""
     return _answer("cluster list returned", clusters=list(names))
 
 
 def cluster(bootstrap_servers: str) -> dict[str, Any]:
-    """`/v3/kafka/:cluster`."""
+    """Answer of `/v3/kafka/:cluster`: the cluster."""
     servers = bootstrap_servers.split(",")
     return _answer("cluster module detail returned", module={"class-name": "kafka", "servers": servers})
 
 
 def consumers(snapshot: Snapshot) -> dict[str, Any]:
-    """`/v3/kafka/:cluster/consumer`."""
+    """Answer of `/v3/kafka/:cluster/consumer`: the groups."""
     return _answer("consumer list returned", consumers=sorted(snapshot.groups))
 
 
 def consumer(group: GroupLag) -> dict[str, Any]:
-    """`/v3/kafka/:cluster/consumer/:group`: the samples of each partition, by topic."""
+    """Answer of `/v3/kafka/:cluster/consumer/:group`: the samples of each partition, by topic."""
     topics: dict[str, list[dict[str, Any]]] = {}
     for row, (topic, _) in enumerate(group.partitions):
         samples = [_offset(group, row, place) for place in range(len(group.window.time_ms))]
@@ -42,7 +42,7 @@ def consumer(group: GroupLag) -> dict[str, Any]:
 
 
 def status(snapshot: Snapshot, group: GroupLag, *, every_partition: bool) -> dict[str, Any]:
-    """`/v3/kafka/:cluster/consumer/:group/status` (partitions that are not OK) and `/lag` (every partition)."""
+    """Answer of `/v3/kafka/:cluster/consumer/:group/status` (partitions that are not OK) and `/lag` (all of them)."""
     rows = [_partition(group, row) for row in range(len(group.partitions))]
     worst = max(rows, key=lambda row: row["current_lag"], default=None)
     told = {
@@ -59,7 +59,7 @@ def status(snapshot: Snapshot, group: GroupLag, *, every_partition: bool) -> dic
 
 
 def unknown_status(snapshot: Snapshot, group: str) -> dict[str, Any]:
-    """As `status`, of a group that is not there (404)."""
+    """Answer of `/status` for a group that does not exist (404)."""
     told = {
         "cluster": snapshot.cluster,
         "group": group,
@@ -74,12 +74,12 @@ def unknown_status(snapshot: Snapshot, group: str) -> dict[str, Any]:
 
 
 def topics(snapshot: Snapshot) -> dict[str, Any]:
-    """`/v3/kafka/:cluster/topic`."""
+    """Answer of `/v3/kafka/:cluster/topic`: the topics."""
     return _answer("topic list returned", topics=[name for name, _ in snapshot.round.topics])
 
 
 def topic(snapshot: Snapshot, name: str) -> dict[str, Any] | None:
-    """`/v3/kafka/:cluster/topic/:topic`: where each partition ends; None: no such topic."""
+    """Answer of `/v3/kafka/:cluster/topic/:topic`: the end of each partition; None: no such topic."""
     first = snapshot.round.base.get(name)
     if first is None:
         return None
@@ -88,7 +88,7 @@ def topic(snapshot: Snapshot, name: str) -> dict[str, Any] | None:
 
 
 def error(message: str) -> dict[str, Any]:
-    """What was asked for is not there."""
+    """Answer for something that does not exist."""
     return {"error": True, "message": message}
 
 

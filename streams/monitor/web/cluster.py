@@ -1,4 +1,4 @@
-"""What a monitor has for one cluster: the watcher, who sends messages, and the web application over them."""
+"""What a monitor has per cluster: the watcher, the sender of messages, and the web application."""
 
 import socket
 from collections.abc import Callable, Sequence
@@ -20,7 +20,7 @@ from streams.settings import Settings
 
 
 class ClusterMonitor:
-    """Of one cluster. Its watcher starts with the application."""
+    """The monitor of one cluster. Its watcher starts with the application."""
 
     def __init__(
         self,
@@ -64,10 +64,10 @@ class ClusterMonitor:
         )
 
     def start(self) -> None:
-        """Begin to send messages."""
+        """Start sending messages."""
         self._notifier.start()
 
     def stop(self) -> None:
-        """End."""
+        """Stop sending messages."""
         self._notifier.stop()
         self._watcher.stop()

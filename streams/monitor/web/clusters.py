@@ -1,4 +1,4 @@
-"""Several clusters in one monitor: each has the pages and the API of its own, metrics of all are told together.
+"""Several clusters in one monitor: each has its own pages and API; the metrics of all are in one `/metrics`.
 
 The first cluster is where a monitor of one cluster is; the others are below `/clusters/NAME`. Burrow's API knows them
 by their names. Every sample of `/metrics` has the label `cluster`.
@@ -24,7 +24,7 @@ PREFIX: Final = "/clusters/"
 
 
 class ClustersWeb:
-    """The application over those of all clusters, by their names; the first one of them is at `/`."""
+    """Combines the applications of all clusters, by name; the first one is at `/`."""
 
     def __init__(self, clusters: Mapping[str, MonitorWeb]) -> None:
         self._clusters = dict(clusters)
@@ -55,12 +55,12 @@ class ClustersWeb:
             yield
 
     async def _healthz(self, _: Request) -> Response:
-        """Dead where any of them is: only a new start helps."""
+        """Unhealthy if any cluster's monitor is: only a restart helps."""
         reasons = {name: web.health().dead for name, web in self._clusters.items()}
         return _told(reasons, is_ill=any(reasons.values()))
 
     async def _readyz(self, _: Request) -> Response:
-        """Ready as long as one cluster is seen; of the others it says why not."""
+        """Ready while one cluster is read; the text says why others are not."""
         reasons = {name: web.health().blind for name, web in self._clusters.items()}
         return _told(reasons, is_ill=all(reasons.values()))
 
@@ -74,7 +74,7 @@ class ClustersWeb:
 
 
 def merged(texts: Mapping[str, bytes]) -> bytes:
-    """Metrics of several clusters, by their names, as one text: each family once, samples with the label `cluster`."""
+    """Metrics of several clusters in one text: each family once, samples with the label `cluster`."""
     heads: dict[bytes, list[bytes]] = {}
     samples: dict[bytes, list[bytes]] = {}
     for name, text in texts.items():
@@ -94,7 +94,7 @@ def merged(texts: Mapping[str, bytes]) -> bytes:
 
 
 def _labelled(line: bytes, cluster: bytes) -> bytes:
-    """A sample with the label; `cluster` needs no quoting (`STREAMS_CLUSTER_NAME`)."""
+    """Add the label to a sample; `cluster` needs no quoting (`STREAMS_CLUSTER_NAME`)."""
     brace, space = line.find(b"{"), line.find(b" ")
     label = b'cluster="' + cluster + b'"'
     if 0 <= brace < space:

@@ -1,4 +1,4 @@
-"""Data of the page of flows: each as a graph, with the rates that the newest snapshot has of its edges. Pure."""
+"""Data of the page of flows: each flow as a graph, with the rates of its edges from the newest snapshot. Pure."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -13,7 +13,7 @@ from streams.monitor.workers import FLOW_OUTCOME
 
 
 def flows(graphs: Sequence[Graph], snapshot: Snapshot) -> dict[str, Any]:
-    """All flows. Rates are events or records a second; None: nothing counts them, or nobody knows."""
+    """All flows. Rates are events or records a second; None: not counted, or not known."""
     return {
         "time": snapshot.time_ms,
         "interval": snapshot.interval_s,

@@ -1,4 +1,4 @@
-"""`/api/history`: lag and throughput over time, of memory or, where they reach farther back, of Prometheus."""
+"""`/api/history`: lag and throughput over time, from memory or, for longer ranges, from Prometheus."""
 
 import time
 from typing import Any, Final
@@ -25,7 +25,7 @@ _DIGITS: Final = {"lag": 0, "lag_s": 1}
 
 
 class HistoryApi:
-    """The endpoint. `prometheus` None: what is in memory is all there is."""
+    """The endpoint. `prometheus` None: only history in memory."""
 
     def __init__(self, watcher: Watcher, prometheus: PrometheusHistory | None) -> None:
         self._watcher = watcher
@@ -33,7 +33,7 @@ class HistoryApi:
         self._prometheus = prometheus
 
     async def answer(self, request: Request) -> Response:
-        """Of a `group`, or one `topic` and `partition` of it, or (without) events by outcome; the last `seconds`."""
+        """History of a `group`, or of its `topic` and `partition`; without one, events by outcome; last `seconds`."""
         asked = request.query_params
         try:
             seconds = int(asked.get("seconds", SECONDS_DEFAULT))

@@ -1,4 +1,4 @@
-"""Server-sent events: sends each snapshot to the browsers. A slow reader misses some and delays nobody."""
+"""Server-sent events: sends each snapshot to the browsers. A slow reader skips some and delays nobody."""
 
 import asyncio
 import json
@@ -10,15 +10,15 @@ from streams.monitor.web import views
 
 READERS_MAX: Final = 100
 BEAT_S: Final = 15.0
-"""A comment goes out when there is no news for so long: proxies and phones drop silent connections."""
+"""A comment is sent after so long without news: proxies and phones drop silent connections."""
 
 
 class TooMany(Exception):
-    """There are as many readers as are served."""
+    """No place is free: the maximum number of readers is connected."""
 
 
 class Live:
-    """The newest snapshot, and who waits for the next. All on one event loop, but for `publish`."""
+    """The newest snapshot, and the readers that wait for the next. Everything but `publish` runs on one event loop."""
 
     def __init__(self) -> None:
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -29,7 +29,7 @@ class Live:
         self._latest: Snapshot | None = None
 
     def bind(self) -> None:
-        """Belong to the running event loop."""
+        """Use the running event loop."""
         self._loop, self._news = asyncio.get_running_loop(), asyncio.Condition()
 
     def publish(self, snapshot: Snapshot) -> None:
@@ -40,7 +40,7 @@ class Live:
         publishing = self._publish(snapshot)
         try:
             asyncio.run_coroutine_threadsafe(publishing, loop)
-        except RuntimeError:  # it was closed just now: the server stops, and nobody looks any more
+        except RuntimeError:  # the event loop was closed just now: the server stops, and there are no readers
             publishing.close()
 
     async def end(self) -> None:
@@ -57,7 +57,7 @@ class Live:
                 self._news.notify_all()
 
     def enter(self) -> None:
-        """Take a place, to be given back by `leave`.
+        """Take a reader's place; give it back with `leave`.
 
         Raises:
             TooMany: there is none.

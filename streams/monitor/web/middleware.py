@@ -1,4 +1,4 @@
-"""What every request to the monitor passes: compression, headers that keep a page to itself, the check of names."""
+"""Middleware of the monitor: compression, security headers, and the check of host names."""
 
 from typing import Any, Final
 
@@ -10,7 +10,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from streams.hosts import Hosts
 
 COMPRESS_LEVEL: Final = 5
-"""A third of the time of the highest, for a tenth more of bytes."""
+"""A third of the time of the highest level, for a tenth more bytes."""
 _HEADERS: Final = {
     b"content-security-policy": (
         b"default-src 'self'; style-src 'self'; script-src 'self'; img-src 'self' data:; frame-ancestors 'none'"
@@ -19,13 +19,13 @@ _HEADERS: Final = {
     b"referrer-policy": b"no-referrer",
 }
 _UNNAMED_PATHS: Final = frozenset({"/healthz", "/readyz"})
-"""Answered by whatever name: load balancers ask by many, and what they say is of use to nobody else."""
+"""Answered under any host name: load balancers use many, and the answers reveal nothing."""
 
 
 class Compressed:
-    """Compresses what is answered, the stream of events too. `spared`: paths of pages that others bring.
+    """Compresses answers, including the stream of events. `spared`: paths of pages that others bring.
 
-    Those are left as they are: lengths tell of secrets where a page has some and repeats what it is told (BREACH).
+    Those are not compressed: on a page with secrets that also repeats input, the length would reveal them (BREACH).
     """
 
     def __init__(self, app: ASGIApp, spared: tuple[str, ...]) -> None:
@@ -34,20 +34,23 @@ class Compressed:
         self._compressing = GZipMiddleware(app, compresslevel=COMPRESS_LEVEL, exclude_content_types=("image/png",))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass on, compressed or not."""
+        """Pass the request on; compress the answer where allowed."""
         path = scope.get("path", "")
         is_spared = any(path == each or path.startswith(f"{each}/") for each in self._spared)
         await (self._app if is_spared else self._compressing)(scope, receive, send)
 
 
 class PageHeaders:
-    """Headers that keep a page to itself. Not a `BaseHTTPMiddleware`: that would buffer the stream of events."""
+    """Adds the headers that isolate a page from other sites.
+
+    Not a `BaseHTTPMiddleware`: it would buffer event streams.
+    """
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Add them to what is answered."""
+        """Add the headers to the answer."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
@@ -56,8 +59,8 @@ class PageHeaders:
             if message["type"] == "http.response.start":
                 headers: list[Any] = list(message.get("headers", []))
                 named = {name.lower() for name, _ in headers}
-                # What a page says itself stands: two values of one header are another value, and what it is, is the
-                # browser's choice.
+                # Headers that a page sets itself are kept: with two values of one header the result would depend on the
+                # browser.
                 headers += [(name, value) for name, value in _HEADERS.items() if name not in named]
                 message["headers"] = headers
             await send(message)
@@ -66,7 +69,10 @@ class PageHeaders:
 
 
 class Names:
-    """Refuses requests by a foreign name (DNS rebinding). Pages of others (`guarded`) look after themselves."""
+    """Refuses requests under a foreign host name (DNS rebinding).
+
+    Pages of others (`guarded`) check names themselves.
+    """
 
     def __init__(self, app: ASGIApp, hosts: Hosts, guarded: tuple[str, ...]) -> None:
         self._app = app
@@ -74,7 +80,7 @@ class Names:
         self._guarded = guarded
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass on what is asked by a name of ours."""
+        """Pass on requests under one of our names."""
         if scope["type"] != "http" or self._is_exempt(scope["path"]):
             await self._app(scope, receive, send)
             return

@@ -1,4 +1,4 @@
-"""The pages of the monitor: one list, of which the navigation of every page is made.
+"""The pages of the monitor: one list, from which the navigation of every page is made.
 
 A page is a file in `streams/monitor/static` with the mark `NAVIGATION` where the links go, and an entry in this list.
 A `Panel` (`app.py`), an application of its own that is mounted beside these pages, is in the list by itself.
@@ -22,7 +22,7 @@ class Page:
     path: str
     title: str
     file: str = ""
-    """Name of its file in `STATIC`; empty: something else answers at `path`."""
+    """Name of its file in `STATIC`; empty: `path` is served by something else."""
 
 
 FIRST: Final = (Page("/", "Monitor", "monitor.html"), Page("/flows", "Flows", "flows.html"))
@@ -40,7 +40,7 @@ def of_clusters(names: Sequence[str]) -> tuple[Page, ...]:
 
 
 def navigation(pages: Iterable[Page], current: str) -> str:
-    """Links to all pages as HTML; the one at the path `current` is marked as the one that is shown."""
+    """Links to all pages as HTML; the link to the path `current` is marked as the current page."""
     return "\n".join(
         f'<a href="{escape(page.path)}"{" aria-current=" + chr(34) + "page" + chr(34) if page.path == current else ""}>'
         f"{escape(page.title)}</a>"

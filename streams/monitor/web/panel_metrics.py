@@ -24,7 +24,7 @@ class _Said:
 
 
 class PanelMetrics:
-    """Asks each source of metrics at every interval, each in a thread of its own, and keeps what it said last."""
+    """Queries each source of metrics at every interval, each in a thread of its own, and keeps its last answer."""
 
     def __init__(self, sources: Mapping[str, Callable[[], bytes]], *, every_s: float) -> None:
         """`sources`: by name, such as the panel's path."""
@@ -37,23 +37,26 @@ class PanelMetrics:
         ]
 
     def start(self) -> None:
-        """Begin to ask."""
+        """Start querying."""
         for thread in self._threads:
             thread.start()
 
     def stop(self) -> None:
-        """Ask no more; who is being asked may answer for `STOP_S`, and is left alone after that."""
+        """Stop querying; a query that is running may take `STOP_S`, and is abandoned after that."""
         self._stop.set()
         deadline_s = time.monotonic() + STOP_S
         for thread in self._threads:
             thread.join(max(0.0, deadline_s - time.monotonic()))
 
     def content(self) -> bytes:
-        """What all of them said last, and how old it is, in Prometheus' text format. From any thread, at once."""
+        """The last answers of all sources with their age, in Prometheus' text format.
+
+        From any thread, without waiting.
+        """
         said = sorted(self._said.items())
         now_s = time.monotonic()
         ages = [f'{AGE}{{panel="{label(name)}"}} {now_s - one.at_s:.3f}' for name, one in said]
-        head = [f"# HELP {AGE} Since the metrics of this panel were counted.", f"# TYPE {AGE} gauge"]
+        head = [f"# HELP {AGE} Time since the metrics of this panel were counted.", f"# TYPE {AGE} gauge"]
         return b"".join(one.content for _, one in said) + ("\n".join([*head, *ages, ""]).encode() if ages else b"")
 
     def _ask(self, name: str, source: Callable[[], bytes]) -> None:
@@ -65,7 +68,7 @@ class PanelMetrics:
                 is_well = True
             except StreamsError as error:
                 if is_well:
-                    log.warning("metrics could not be counted; the last ones are told", panel=name, error=str(error))
+                    log.warning("metrics could not be counted; the last ones are served", panel=name, error=str(error))
                 is_well = False
             except Exception:  # the next may succeed, and the other metrics do not depend on these
                 log.exception("metrics could not be counted", panel=name)

@@ -1,4 +1,4 @@
-"""The monitor with the page of dead letters in it, run until it is told to stop."""
+"""The monitor with the page of dead letters in it, run until it is stopped."""
 
 import threading
 from collections.abc import Callable, Sequence
@@ -24,7 +24,7 @@ CLOSE_S: Final = 3.0
 
 
 class Monitor:
-    """The monitor of a cluster; what is wrong from the start, such as a port in use, is raised when it is made."""
+    """The monitor of a cluster. Errors such as a port in use are raised by the constructor."""
 
     def __init__(
         self,
@@ -34,7 +34,7 @@ class Monitor:
         port: int,
         panels: Callable[[Steward], Sequence[Panel]] = lambda _: (),
     ) -> None:
-        """`panels`: further pages, which may ask about dead letters."""
+        """`panels`: further pages, which may show dead letters."""
         self._steward = Steward(settings)
         metrics = CollectorRegistry()
         metrics.register(DeadLetterCollector(self._steward.figures))

@@ -13,24 +13,24 @@ from streams.settings import variable
 
 DIRECTORY_VARIABLE: Final = "STREAMS_RUNBOOKS_DIR"
 ALL: Final = all_pages()
-"""Pages of a monitor without panels."""
+"""The pages of a monitor without panels."""
 _NAME: Final = re.compile(r"^[a-z][a-z0-9-]{0,63}$")
 _RENDER: Final = MarkdownIt("commonmark", {"html": False}).enable("table")
 
 
 def runbooks_directory() -> Path:
-    """Where the runbooks are: STREAMS_RUNBOOKS_DIR, or what comes with the package (a link to docs/runbooks)."""
+    """Directory of the runbooks: STREAMS_RUNBOOKS_DIR, or the one in the package (a link to docs/runbooks)."""
     configured = variable(DIRECTORY_VARIABLE)
     return Path(configured) if configured else Path(__file__).parents[1] / "runbooks"
 
 
 def runbook_names() -> list[str]:
-    """Every runbook there is; none when the directory is not there."""
+    """Names of all runbooks; empty when the directory does not exist."""
     return sorted(path.stem for path in runbooks_directory().glob("*.md") if _NAME.match(path.stem))
 
 
 def runbook_page(name: str, pages: Sequence[Page] = ALL) -> str | None:
-    """A runbook as a page; None: there is none of this name."""
+    """A runbook as an HTML page; None: there is none of this name."""
     if not _NAME.match(name):
         return None
     path = runbooks_directory() / f"{name}.md"
@@ -42,7 +42,7 @@ def runbook_page(name: str, pages: Sequence[Page] = ALL) -> str | None:
 
 
 def index_page(pages: Sequence[Page]) -> str:
-    """All runbooks."""
+    """A page that lists all runbooks."""
     items = "".join(f'<li><a href="/runbooks/{name}">{escape(name)}</a></li>' for name in runbook_names())
     return _page("Runbooks", f"<h1>Runbooks</h1><ul>{items or '<li>none found</li>'}</ul>", pages)
 

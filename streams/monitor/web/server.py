@@ -48,7 +48,7 @@ class MonitorProcess:
 
     @property
     def address(self) -> str:
-        """Where the page is."""
+        """Address of the page."""
         return f"{url_of(self._socket)}/"
 
     def run(self) -> None:
@@ -65,12 +65,12 @@ class MonitorProcess:
                 one.stop()
 
     def _end(self, _: int, __: FrameType | None) -> None:
-        """Before the server has begun. It raises the signals again that ended it: they have been obeyed."""
+        """Stop before the server has begun. It raises the signals again that ended it: they have been handled."""
         self._server.should_exit = True
 
 
 class _Server(uvicorn.Server):
-    """Ends the streams of events first: they would never end by themselves."""
+    """Ends the event streams first, since they would never end by themselves."""
 
     def __init__(self, config: uvicorn.Config, webs: Sequence[MonitorWeb]) -> None:
         super().__init__(config)

@@ -24,7 +24,7 @@ CHILDREN_MAX: Final = 32
 
 
 def overview(snapshot: Snapshot) -> dict[str, Any]:
-    """Everything but the partitions of groups."""
+    """Everything except the partitions of groups."""
     groups = sorted(snapshot.groups.values(), key=lambda one: (-one.status, -one.lag_s_max, one.name))
     return {
         "time": snapshot.time_ms,
@@ -173,7 +173,7 @@ def _slo(snapshot: Snapshot) -> dict[str, Any]:
 
 
 def partitions(snapshot: Snapshot, group: GroupLag, *, history: bool) -> dict[str, Any]:
-    """One group's partitions in columns, the worst first; `history`: with the lag of the window, one list each."""
+    """One group's partitions in columns, the worst first; `history`: with the lag over the window, one list each."""
     rows = worst_first(group)[:PARTITIONS_MAX]
     watermarks: dict[tuple[str, int], float] = {}
     for worker in snapshot.workers:

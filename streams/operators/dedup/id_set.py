@@ -60,13 +60,13 @@ class IdSet:
         mask = len(self._word) - 1
         hashed = mix(hi, lo, word, self._seed)
         at = (hashed >> np.uint64(64 - mask.bit_length())).astype(np.int64)
-        # Double hashing: an odd step visits every place, and rows that meet once part ways.
+        # Double hashing: an odd step visits every place, and rows that collide once take different steps afterwards.
         step = (hashed & np.uint64(mask) | np.uint64(1)).astype(np.int64)
         row = np.arange(len(word), dtype=np.int32)
         while len(row) > _TAIL_ROWS:
             found = self._word[at]
             empty = found == 0
-            # Free places: the first row that wants one gets it (assignment backwards, so the first write is last).
+            # Free places go to the first row that asks (assigned backwards, so that the first row is written last).
             claimants, wanted = row[empty], at[empty]
             self._claim[wanted[::-1]] = claimants[::-1]
             won = self._claim[wanted] == claimants
@@ -77,7 +77,7 @@ class IdSet:
             others, met = row[~empty], at[~empty]
             differs = (found[~empty] != word[others]) | (self._hi[met] != hi[others]) | (self._lo[met] != lo[others])
             onward = others[differs]
-            # Losers look at the same place again: it now holds their winner, perhaps their own identity.
+            # Rows that lost look at the same place again: it now holds the winner, which may be the same identity.
             row = np.concatenate([claimants[~won], onward])
             at = np.concatenate([wanted[~won], (met[differs] + step[onward]) & mask])
         self._add_tail(row, at, step, hi, lo, word, new)

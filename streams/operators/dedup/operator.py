@@ -35,7 +35,7 @@ KNOWN_FROM: Final = "dedup.known_from"
 """Event time from which on all ids are known: below it, a copy cannot be told from a first event."""
 HORIZON_MS: Final = "horizon_ms"
 _EXPIRIES: Final = 8
-"""Times in a horizon that expired ids are looked for."""
+"""How often within a horizon expired ids are removed."""
 
 
 @dataclass(frozen=True)
@@ -53,12 +53,12 @@ class Dedup(OperatorSpec):
         return named_for(NAME, self.of)
 
     def build(self, context: OperatorContext) -> "DedupOperator":
-        """An operator that knows no ids."""
+        """An operator without any ids."""
         return DedupOperator(self, context)
 
     @property
     def bounds(self) -> Mapping[str, int]:
-        """The horizon."""
+        """The horizon, which is recorded with the state."""
         return {self._bound: self.horizon_ms}
 
     @property
@@ -84,12 +84,12 @@ class Dedup(OperatorSpec):
 
     @property
     def parts(self) -> Mapping[str, str]:
-        """Pages of ids."""
+        """The operator's parts of the store: pages of ids."""
         return {self.name: named_for("pages of ids", self.of)}
 
 
 class DedupOperator(Operator):
-    """Drops copies."""
+    """Drops copies of events within the horizon."""
 
     stage = "dedup"
     takes_references = True
@@ -134,7 +134,7 @@ class DedupOperator(Operator):
         return Output(events, trace, records, {DUPLICATE: duplicates}, output, refused=refused)
 
     def _first_copies(self, events: Events) -> Bools:
-        """Remember the identities of `events`; says which were not known."""
+        """Remember the identities of `events`; returns which of them were new."""
         new = self._ids.add(events.id_hi, events.id_lo, events.id_word)
         doubtful = (new & (events.event_time < self._spilled_below)).nonzero()[0]
         if len(doubtful):
@@ -176,7 +176,7 @@ class DedupOperator(Operator):
         return len(ids)
 
     def bound_replay(self, watermark: int, budget: RestoreBudget) -> int:
-        """Move ids older than the watermark to the store: they are committed, and nothing held is among them."""
+        """Move ids older than the watermark to the store: they are committed, and no held event has one of them."""
         if len(self._ids) <= budget.rows_max:
             return TIME_MIN
         batch = WriteBatch()
@@ -185,12 +185,12 @@ class DedupOperator(Operator):
         return watermark
 
     def journal_restored(self, watermark: int, marks: Mapping[str, int]) -> None:
-        """Where the journal says nothing newer, the checkpoint says from when on all ids are known."""
+        """Restore from when on all ids are known: the journal's value, or the checkpoint's if it has none."""
         del watermark
         self._known_from = max(self._known_from, marks.get(self._known_from_mark, 0))
 
     def bounds_changed(self, found: Mapping[str, int], watermark: int) -> None:
-        """Under a longer horizon than before, what the shorter one has forgotten is not known."""
+        """With a longer horizon than before, the ids that the shorter one has dropped are unknown."""
         before_ms = found.get(named_for(HORIZON_MS, self._spec.of), self._spec.horizon_ms)
         if self._spec.horizon_ms > before_ms and watermark > TIME_MIN:
             self._known_from = max(self._known_from, watermark - before_ms)

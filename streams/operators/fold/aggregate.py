@@ -46,10 +46,10 @@ class WindowAggregate(Protocol):
         """Rows after the events of each segment, given the rows before (`state[i]` belongs to segment `i`)."""
 
     def carry(self, state: Rows) -> Rows:
-        """Rows that the next window of each key begins with, given the last one's: zeros, and what passes over.
+        """Rows that the next window of each key begins with, given the last window's: zeros, and carried values.
 
-        Best is what follows from the last window's own events, such as its last position: history of many windows is
-        then folded at once. Anything else is right as well, and costs a step for each window.
+        Carried values should follow from the last window's own events, such as its last position: then many windows are
+        folded at once. Other values work too, and cost a step per window.
         """
 
     def table(self, keys: Objects, start: Int64, end: Int64, revision: Int64, state: Rows) -> pa.RecordBatch:

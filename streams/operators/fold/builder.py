@@ -1,4 +1,4 @@
-"""Folds put together from columns: for a table or a window that needs no code of its own.
+"""Folds assembled from columns, for tables and windows that need no code of their own.
 
     Fold("sensor_id", FIELDS, {"events": Count(), "warmest_c": Greatest("temperature_c"), "last_seen": LastTime()})
 
@@ -39,7 +39,7 @@ class Fold:
 
     @property
     def dtype(self) -> np.dtype[Any]:
-        """The columns' states side by side."""
+        """The layouts of all columns together."""
         return np.dtype([(name, column.dtype) for name, column in self._columns.items()])
 
     @property
@@ -85,17 +85,17 @@ class WindowFold:
 
     @property
     def dtype(self) -> np.dtype[Any]:
-        """The columns' states side by side."""
+        """The layouts of all columns together."""
         return self._fold.dtype
 
     @property
     def symbols(self) -> dict[str, tuple[str, ...]]:
-        """As `Fold.symbols`."""
+        """Enum symbols by column, as `Fold.symbols`."""
         return self._fold.symbols
 
     @property
     def meanings(self) -> dict[str, str]:
-        """As `Fold.meanings`."""
+        """What each column computes, as `Fold.meanings`."""
         return self._fold.meanings
 
     def fold(self, state: Rows, segments: Segments) -> Rows:
@@ -103,7 +103,7 @@ class WindowFold:
         return self._fold.fold(state, segments)
 
     def carry(self, state: Rows) -> Rows:
-        """Nothing passes over."""
+        """The next window of a key begins empty: nothing is carried over."""
         return np.zeros_like(state)
 
     def table(self, keys: Objects, start: Int64, end: Int64, revision: Int64, state: Rows) -> pa.RecordBatch:

@@ -18,7 +18,7 @@ from streams.limits import WHOLE_NUMBER_MAX
 from streams.operators.fold.aggregate import Segments
 
 _TOTAL_MAX: Final = 9e15
-"""Single values beyond this many units are left out, so that a thousand of them fit into 64 bits."""
+"""Larger single values, in units, are left out, so that a thousand of them fit into 64 bits."""
 _TIME: Final = pa.timestamp("ms")
 
 
@@ -33,7 +33,7 @@ class Column(Protocol):
         """State after the events of each segment."""
 
     def arrow(self, state: Rows) -> pa.Array:
-        """Public values."""
+        """The column's public values."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,17 +42,17 @@ class Count:
 
     @property
     def dtype(self) -> np.dtype[Any]:
-        """A number."""
+        """Layout: a number."""
         return np.dtype([("count", "<i8")])
 
     def fold(self, state: Rows, segments: Segments) -> Rows:
-        """Count on."""
+        """Add the number of events."""
         after = state.copy()
         after["count"] += segments.end - segments.start + 1
         return after
 
     def arrow(self, state: Rows) -> pa.Array:
-        """Counts."""
+        """The counts."""
         return pa.array(np.ascontiguousarray(state["count"]))
 
 
@@ -62,18 +62,18 @@ class FirstTime:
 
     @property
     def dtype(self) -> np.dtype[Any]:
-        """A time and whether there is one."""
+        """Layout: a time, and whether there is one."""
         return np.dtype([("known", "?"), ("time", "<i8")])
 
     def fold(self, state: Rows, segments: Segments) -> Rows:
-        """Keep what is known."""
+        """Keep the first time."""
         after = state.copy()
         after["time"] = np.where(state["known"], state["time"], segments.event_time[segments.start])
         after["known"] = True
         return after
 
     def arrow(self, state: Rows) -> pa.Array:
-        """Times."""
+        """The times."""
         return pa.array(np.ascontiguousarray(state["time"])).cast(_TIME)
 
 
@@ -83,17 +83,17 @@ class LastTime:
 
     @property
     def dtype(self) -> np.dtype[Any]:
-        """A time."""
+        """Layout: a time."""
         return np.dtype([("time", "<i8")])
 
     def fold(self, state: Rows, segments: Segments) -> Rows:
-        """Take each segment's last."""
+        """Take the time of each segment's last event."""
         after = state.copy()
         after["time"] = segments.event_time[segments.end]
         return after
 
     def arrow(self, state: Rows) -> pa.Array:
-        """Times."""
+        """The times."""
         return pa.array(np.ascontiguousarray(state["time"])).cast(_TIME)
 
 
@@ -103,7 +103,7 @@ _WHOLE_TYPES: Final[Mapping[pa.DataType, tuple[int, int]]] = {
     pa.int64(): (-WHOLE_NUMBER_MAX, WHOLE_NUMBER_MAX),
     _TIME: (-WHOLE_NUMBER_MAX, WHOLE_NUMBER_MAX),
 }
-"""Types whose values are whole numbers, with the least and the greatest that a payload field holds exactly."""
+"""Types of whole numbers, with the smallest and the largest one that a payload field holds exactly."""
 _TEXT: Final = np.dtype("O")
 _KNOWN_VALUE: Final = np.dtype([("known", "?"), ("value", "<f8")])
 
@@ -130,18 +130,18 @@ class Latest:
 
     @property
     def dtype(self) -> np.dtype[Any]:
-        """A value and whether there is one."""
+        """Layout: a value, and whether there is one."""
         return _KNOWN_VALUE
 
     def fold(self, state: Rows, segments: Segments) -> Rows:
-        """Take each segment's last known one."""
+        """Take each segment's last known value."""
         values = segments.number(self.field)
         rows = np.where(self._fits(values), np.arange(len(values)), -1)
         newest = np.maximum.reduceat(rows, segments.start)
         return _known(state, newest >= 0, values[newest])
 
     def arrow(self, state: Rows) -> pa.Array:
-        """Values, null where none is known."""
+        """The values, null where none is known."""
         values = np.ascontiguousarray(state["value"])
         known = state["known"] & self._fits(values)
         if self.type == pa.float64():
@@ -149,7 +149,7 @@ class Latest:
         return pa.array(np.where(known, values, 0.0).astype(np.int64), mask=~known).cast(self.type)
 
     def _fits(self, values: Float64) -> Bools:
-        """Which values are one of `type`; a null (NaN) is none."""
+        """Which values are valid for `type`; a null (NaN) is not."""
         limits = _WHOLE_TYPES.get(self.type)
         if limits is None:
             return ~np.isnan(values)
@@ -166,11 +166,11 @@ class LatestText:
 
     @property
     def dtype(self) -> np.dtype[Any]:
-        """Bytes or None."""
+        """Layout: bytes or None."""
         return _TEXT
 
     def fold(self, state: Rows, segments: Segments) -> Rows:
-        """Take each segment's last known one."""
+        """Take each segment's last known text."""
         texts = segments.text(self.field)
         known = texts != None  # noqa: E711 - elementwise
         newest = np.maximum.reduceat(np.where(known, np.arange(len(texts)), -1), segments.start)
@@ -178,7 +178,7 @@ class LatestText:
         return after
 
     def arrow(self, state: Rows) -> pa.Array:
-        """Texts, null where none is known."""
+        """The texts, null where none is known."""
         return pa.array(state.tolist(), pa.binary()).cast(pa.string())
 
 
@@ -196,7 +196,7 @@ class LatestSymbol:
 
     field: str
     symbols: tuple[str, ...] = dataclass_field(repr=False)
-    """Not part of what the column means: the position is kept, and a symbol that is added at the end moves none."""
+    """Not part of the column's meaning: positions are stored, and appending a symbol changes none."""
 
     def __post_init__(self) -> None:
         if not self.symbols:
@@ -204,18 +204,18 @@ class LatestSymbol:
 
     @property
     def dtype(self) -> np.dtype[Any]:
-        """A position and whether there is one."""
+        """Layout: a position, and whether there is one."""
         return _KNOWN_VALUE
 
     def fold(self, state: Rows, segments: Segments) -> Rows:
-        """Take each segment's last known one."""
+        """Take each segment's last known position."""
         values = segments.number(self.field)
         fits = (values >= 0) & (values < len(self.symbols)) & (values == np.rint(values))
         newest = np.maximum.reduceat(np.where(fits, np.arange(len(values)), -1), segments.start)
         return _known(state, newest >= 0, values[newest])
 
     def arrow(self, state: Rows) -> pa.Array:
-        """Symbols, null where none is known."""
+        """The symbols, null where none is known."""
         pairs = zip(state["known"].tolist(), state["value"].tolist(), strict=True)
         return pa.array([self.symbols[int(value)] if known else None for known, value in pairs], pa.string())
 
@@ -228,15 +228,15 @@ class Greatest:
 
     @property
     def dtype(self) -> np.dtype[Any]:
-        """A value and whether there is one."""
+        """Layout: a value, and whether there is one."""
         return _KNOWN_VALUE
 
     def fold(self, state: Rows, segments: Segments) -> Rows:
-        """Compare."""
+        """Keep the greater value."""
         return _extreme(state, segments.number(self.field), segments.start, sign=1.0)
 
     def arrow(self, state: Rows) -> pa.Array:
-        """Values, null where none is known."""
+        """The values, null where none is known."""
         return pa.array(np.ascontiguousarray(state["value"]), mask=~state["known"])
 
 
@@ -248,15 +248,15 @@ class Least:
 
     @property
     def dtype(self) -> np.dtype[Any]:
-        """A value and whether there is one."""
+        """Layout: a value, and whether there is one."""
         return _KNOWN_VALUE
 
     def fold(self, state: Rows, segments: Segments) -> Rows:
-        """Compare."""
+        """Keep the smaller value."""
         return _extreme(state, segments.number(self.field), segments.start, sign=-1.0)
 
     def arrow(self, state: Rows) -> pa.Array:
-        """Values, null where none is known."""
+        """The values, null where none is known."""
         return pa.array(np.ascontiguousarray(state["value"]), mask=~state["known"])
 
 
@@ -272,19 +272,20 @@ class Total:
 
     @property
     def dtype(self) -> np.dtype[Any]:
-        """A sum of integers."""
+        """Layout: a sum of integers."""
         return np.dtype([("sum", "<i8")])
 
     def fold(self, state: Rows, segments: Segments) -> Rows:
-        """Add."""
+        """Add the known values, in units."""
         values = segments.number(self.field) * self.per_unit
-        units = np.rint(np.where(np.abs(values) <= _TOTAL_MAX, values, 0.0)).astype(np.int64)  # a null is none either
+        # a null counts as unknown too
+        units = np.rint(np.where(np.abs(values) <= _TOTAL_MAX, values, 0.0)).astype(np.int64)
         after = state.copy()
         after["sum"] += np.add.reduceat(units, segments.start)
         return after
 
     def arrow(self, state: Rows) -> pa.Array:
-        """Sums in the field's unit."""
+        """The sums in the field's unit."""
         return pa.array(state["sum"] / self.per_unit)
 
 
@@ -297,7 +298,7 @@ def _known(state: Rows, known: Bools, values: Float64) -> Rows:
 
 def _extreme(state: Rows, values: Float64, start: Int64, *, sign: float) -> Rows:
     known = ~np.isnan(values)
-    # Adding 0.0 makes one of the two zeros, whose order in a comparison would depend on their places.
+    # Adding 0.0 turns -0.0 into 0.0: which zero a comparison picks would depend on their places.
     found = np.maximum.reduceat(np.where(known, sign * values, -np.inf), start)
     before = np.where(state["known"], sign * state["value"], -np.inf)
     return _known(state, np.maximum(found, before) > -np.inf, sign * np.maximum(found, before) + 0.0)

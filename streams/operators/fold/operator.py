@@ -19,7 +19,7 @@ CONTRADICTIONS: Final = "contradictions"
 
 
 def fold_name(topic: str) -> str:
-    """Name of the fold that the table `topic` carries."""
+    """Name of the fold of the table `topic`."""
     return f"fold.{topic}"
 
 
@@ -31,11 +31,11 @@ class FoldTable(OperatorSpec):
     topic: str
     aggregate: Aggregate
     has_all_keys: bool = True
-    """Whether the table has a row of each key that the flow knows, also of one whose events do not get here."""
+    """Whether the table has a row for each key that the flow knows, including keys whose events do not get here."""
 
     @property
     def name(self) -> str:
-        """By the topic."""
+        """Name derived from the topic."""
         return fold_name(self.topic)
 
     def build(self, context: OperatorContext) -> "FoldOperator":
@@ -51,7 +51,7 @@ class FoldTable(OperatorSpec):
 
 
 class FoldOperator(Operator):
-    """Folds."""
+    """Folds events into a row per key."""
 
     stage = "aggregate"
     takes_references = True

@@ -323,7 +323,7 @@ class KeptRows:
 
     @property
     def bytes_used(self) -> int:
-        """Approximate memory."""
+        """Approximate memory in bytes."""
         return sum(chunk.bytes_used for chunk in self._chunks) + self._unplaced_bytes
 
     def __len__(self) -> int:

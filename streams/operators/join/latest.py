@@ -70,7 +70,7 @@ class JoinLatest(JoinSpec):
 
     @property
     def parts(self) -> Mapping[str, str]:
-        """Right events."""
+        """The operator's parts of the store: right events."""
         return {self.rows_part: f"events of {self.right.name} that may match"}
 
 

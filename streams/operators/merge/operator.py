@@ -1,12 +1,12 @@
 """Merge: the events of several inputs, each in order, become one stream in the order in which they are due.
 
-An event is due at its event time or, where it came after its input's watermark had passed that (and was not late), at
-that watermark. Below the smallest watermark of all inputs everything that is due is known, so the events below it are
-passed on, sorted by when they are due, event time, sequence, id and input. That is a function of the inputs' logs (and
-of the idle time that is recorded with their positions), whichever of them was read first.
+An event is due at its event time or, if it arrived after its input's watermark had passed that (and was not late), at
+that watermark. Below the smallest watermark of all inputs all due events are known. They are passed on, sorted by the
+time at which they are due, event time, sequence, id and input. That is a function of the inputs' logs (and of the idle
+time that is recorded with their positions), not of the order in which they were read.
 
-What waits for another input is in the journal of the cycle in which it came, as long as it is held at its end; `spill`
-moves what is not due soon to pages in the store.
+Events that wait for another input are in the journal of the cycle in which they came, if they are still held at its
+end; `spill` moves those that are not due soon to pages in the store.
 """
 
 from collections.abc import Mapping, Sequence
@@ -37,7 +37,7 @@ from streams.state.store import WriteBatch
 
 NAME: Final = "merge"
 MERGED: Final = "clean"
-"""Outcome of what is merged: it was unique and in order."""
+"""Outcome of merged events: unique and in order."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class Merge(OperatorSpec):
 
     @property
     def name(self) -> str:
-        """`merge`."""
+        """Name of the operator: `merge`."""
         return NAME
 
     def build(self, context: OperatorContext) -> "MergeOperator":
@@ -65,7 +65,7 @@ class Merge(OperatorSpec):
         return merged_fields(self.inputs)
 
     def passes_on(self, given: Sequence[Fields]) -> Fields:
-        """Those of all inputs."""
+        """The fields of all inputs."""
         del given
         return self.fields
 
@@ -101,7 +101,7 @@ class _Waiting:
 
 
 class MergeOperator(Operator):
-    """Holds what is ahead of the smallest watermark."""
+    """Holds events above the smallest watermark of the inputs."""
 
     stage = "merge"
 
@@ -113,13 +113,13 @@ class MergeOperator(Operator):
         self._union = Union(spec.inputs)
         self._none = Events.none(spec.fields)
         self._horizon = TIME_MIN
-        """What was due up to here was passed on."""
+        """Events that were due up to here have been passed on."""
         self._cycle = 1
-        """Of those since the restore: by it events that came in the open cycle are told from others."""
+        """Cycles counted since the restore: tells events of the open cycle from others."""
         self._has_moved = False
 
     def merge(self, given: Sequence[Output]) -> Output:
-        """Hold what is ahead of an input; pass on, in order, what is due in all of them."""
+        """Hold events until the other inputs have caught up; pass on, in order, those that are due in all of them."""
         start, horizon = self._horizon, complete_below(min(one.trace.end for one in given))
         self._horizon = horizon = max(start, horizon)
         found: list[Events] = []
@@ -147,7 +147,7 @@ class MergeOperator(Operator):
         return Output(events, _trace(start, due, horizon), (), {MERGED: len(events)}, dropped_replayed, refused=refused)
 
     def _accepted(self, held: Events, number: int, refused: list[RefusedEvents]) -> Events:
-        """Those that no output has refused; the others become dead letters."""
+        """Events that no output has refused; the others become dead letters."""
         refusals = self._context.refusals()
         if not refusals or not len(held):
             return held
@@ -168,7 +168,7 @@ class MergeOperator(Operator):
         return not self._has_moved
 
     def changes(self, changed: ChangedKeys) -> Changes:
-        """What came in this cycle and is still held."""
+        """Events that came in this cycle and are still held."""
         del changed
         cycle, self._cycle = self._cycle, self._cycle + 1
         self._has_moved = False
@@ -181,7 +181,7 @@ class MergeOperator(Operator):
     # --- restore ----------------------------------------------------------------------------------------------------
 
     def replay(self, record: Replayed, budget: RestoreBudget) -> int:
-        """Hold what a cycle has held, as far as it is not due."""
+        """Hold the events of a cycle's record that are not due yet."""
         rows = 0
         for one in self._waiting:
             if (section := record.sections.get(one.section)) is not None:
@@ -189,7 +189,7 @@ class MergeOperator(Operator):
         return rows
 
     def bound_replay(self, watermark: int, budget: RestoreBudget) -> int:
-        """What is held is bounded as it comes."""
+        """Held events are bounded as they come."""
         del budget
         return watermark
 
@@ -230,13 +230,13 @@ class MergeOperator(Operator):
     # --- between cycles ---------------------------------------------------------------------------------------------
 
     def spill(self, goal: Spill, watermark: int, batch: WriteBatch) -> int:
-        """Move all but what is due first into pages; the journal is needed for what stays in memory."""
+        """Move all but the events that are due first into pages; the journal is needed for what stays in memory."""
         for one in self._waiting:
             one.held.make_room(goal, watermark, batch, among=len(self._waiting))
         return self._durable_below(watermark)
 
     def expire(self, watermark: int, batch: WriteBatch) -> int:
-        """Nothing is too old."""
+        """Do nothing: no event is too old."""
         del batch
         return self._durable_below(watermark)
 
@@ -255,7 +255,7 @@ class MergeOperator(Operator):
 
     @property
     def cycle_bytes(self) -> int:
-        """Events that are to be journalled."""
+        """Bytes of events to be journalled."""
         return sum(one.held.bytes_since(self._cycle) for one in self._waiting)
 
     def in_memory(self) -> Mapping[str, int]:
@@ -264,9 +264,9 @@ class MergeOperator(Operator):
 
 
 def _trace(start: int, due: Int64, horizon: int) -> WatermarkTrace:
-    """Of merged events: just before each, and with it, all is known that is due before it, and nothing else.
+    """Watermark of merged events: just before each of them, exactly the events due before it are known.
 
-    So it depends on neither the cut into micro-batches nor on how far the inputs' watermarks are.
+    So it does not depend on the cut into micro-batches or on the inputs' watermarks.
     """
     course = np.append(np.repeat(due - 1, 2), horizon)
     return WatermarkTrace(start, course, 2 * np.arange(len(due)) + 1)

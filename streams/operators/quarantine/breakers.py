@@ -1,10 +1,10 @@
-"""Device breaker: a device of which nothing but rejects comes is kept out, and let in again after a clean probe.
+"""Device breaker: keeps out a device that sends only rejects, and lets it in again after a clean probe.
 
-Like a circuit breaker, but by the log's own clock (the records' timestamps) and record by record, so that what is kept
-out is a function of the log alone (I8). Closed: the latest rejects of a key are remembered. More than `rejects_max`
-within `WINDOW_MS`: open. Open: records are kept out without being decoded, until one is `cooldown_ms` away from the
-reject that opened it; that one is the probe: when it is clean the breaker closes, otherwise it is open for another
-cool-down from there.
+Like a circuit breaker, but by the log's own clock (the records' timestamps) and record by record, so that the result
+depends on the log alone (I8). Closed: the latest rejects of a key are remembered. More than `rejects_max` within
+`WINDOW_MS`: open. Open: records are kept out without being decoded, until one is `cooldown_ms` away from the reject
+that opened it; that one is the probe: when it is clean the breaker closes, otherwise it is open for another cool-down
+from there.
 """
 
 import struct
@@ -22,8 +22,10 @@ WINDOW_MS: Final = 60_000
 KEYS_MAX: Final = 10_000
 """Keys remembered per partition; beyond it the one whose last reject is the longest ago is forgotten."""
 TIMES_MAX: Final = 500_000
-"""Timestamps of rejects remembered per partition (4 MB); beyond it likewise. A key has at most `rejects_max` + 1 of
-them, and none once it is kept out."""
+"""Timestamps of rejects remembered per partition (4 MB); beyond it the same key is forgotten.
+
+A key has at most `rejects_max` + 1 of them, and none once it is kept out.
+"""
 _BYTES_PER_KEY: Final = 400
 """Rough memory of a key beyond its bytes: entries of dictionaries and sets, the breaker."""
 _HEADER: Final = struct.Struct("<qq")  # when it opened, number of the latest change
@@ -60,7 +62,7 @@ class DeviceBreakers:
         self._changes = 0
         self._open: set[bytes] = set()
         self._times = 0
-        """Timestamps remembered of all keys."""
+        """Number of timestamps remembered for all keys."""
         self._key_bytes = 0
 
     @property
@@ -75,7 +77,7 @@ class DeviceBreakers:
 
     @property
     def bytes_used(self) -> int:
-        """Approximate memory."""
+        """Approximate memory in bytes."""
         return self._key_bytes + _BYTES_PER_KEY * len(self._breakers) + 8 * self._times
 
     @property
@@ -97,7 +99,10 @@ class DeviceBreakers:
         return key in self._open and abs(timestamp_ms - self._breakers[key].opened_at) < self._cooldown_ms
 
     def rejected(self, key: bytes, timestamp_ms: int) -> None:
-        """Note that a record was rejected for itself. A key that is too long for any valid record opens no breaker."""
+        """Record that a record was rejected on its own.
+
+        A key that is too long for any valid record opens no breaker.
+        """
         if len(key) > KEY_BYTES_MAX:
             return
         breaker = self._breakers.pop(key, None)
@@ -119,7 +124,7 @@ class DeviceBreakers:
             self._forget(next(iter(self._breakers)))
 
     def accepted(self, key: bytes) -> None:
-        """Note that a record of `key` was clean: a probe closes the breaker."""
+        """Record that a record of `key` was clean: a probe closes the breaker."""
         if key in self._open:
             self._forget(key)
 
@@ -135,7 +140,7 @@ class DeviceBreakers:
         return changed
 
     def journal_again(self, keys: Iterable[bytes]) -> None:
-        """Have `take_changed` give the breakers of `keys`, as they are, although they have not changed."""
+        """Make `take_changed` return the breakers of `keys`, although they have not changed."""
         self._changed.update(keys)
 
     @property

@@ -1,4 +1,4 @@
-"""Device breakers over a micro-batch: which records are kept out, and what the others do to their key's breaker.
+"""Device breakers over a micro-batch: which records are kept out, and how the others change their key's breaker.
 
 Record by record and in log order, but only for keys that have a reject in the batch, or that are kept out already.
 A replayed record that is rejected again says nothing about what its device sends now: it does not count.
@@ -35,7 +35,7 @@ def quarantined_at_start(records: Records, breakers: Mapping[int, DeviceBreakers
         if timed[row] and breakers[partition].keeps_out(key, timestamps[row]):
             found.add(row)
         else:
-            probed.add((partition, key))  # what becomes of it decides about those after it
+            probed.add((partition, key))  # its outcome decides about the records after it
     return frozenset(found)
 
 
@@ -55,7 +55,7 @@ def _may_be_forgotten(records: Records, breakers: Mapping[int, DeviceBreakers]) 
 def quarantine(
     records: Records, decoded: Decoded, skip: frozenset[int], breakers: Mapping[int, DeviceBreakers], clock: Clock
 ) -> Decoded:
-    """What was decoded without the records that are kept out, which become rejects; moves the breakers on."""
+    """Turn the records that are kept out into rejects, and update the breakers."""
     own = {reject.row: reject for reject in decoded.rejects}
     partitions = records.partition.tolist()
     concerned = {

@@ -52,7 +52,7 @@ class QuarantineGate:
 
 @dataclass(frozen=True)
 class Quarantine(OperatorSpec):
-    """Declaration: a key with more than `rejects_max` rejects within a minute is kept out; 0: none ever is."""
+    """Declaration: keep out a key with more than `rejects_max` rejects within a minute; 0: never."""
 
     rejects_max: int
     cooldown_ms: int
@@ -61,7 +61,7 @@ class Quarantine(OperatorSpec):
 
     @property
     def gate(self) -> RecordGate:
-        """It judges records."""
+        """The gate that judges records."""
         return QuarantineGate()
 
     @property
@@ -70,12 +70,12 @@ class Quarantine(OperatorSpec):
         return named_for(NAME, self.of)
 
     def build(self, context: OperatorContext) -> "QuarantineOperator":
-        """An operator that keeps nothing out."""
+        """An operator that keeps no key out."""
         return QuarantineOperator(self, context)
 
     @property
     def bounds(self) -> Mapping[str, int]:
-        """How many rejects, and for how long."""
+        """The bounds that are recorded with the state."""
         return {named_for(REJECTS, self.of): self.rejects_max, named_for(COOLDOWN_MS, self.of): self.cooldown_ms}
 
     def judge_change(self, bounds: Mapping[str, int], settings: SettingsByName) -> Consequences:
@@ -96,7 +96,7 @@ class Quarantine(OperatorSpec):
 
     @property
     def parts(self) -> Mapping[str, str]:
-        """Breakers."""
+        """The operator's parts of the store: breakers."""
         return {self.name: named_for("device breakers", self.of)}
 
 
@@ -109,7 +109,7 @@ class QuarantineOperator(Operator):
         self._space = context.space(spec.name)
         self._section = named_for(SECTION, spec.of)
         self._written: list[tuple[bytes, bytes]] = []
-        """Of the newest changes."""
+        """Breakers of the newest changes."""
         self._written_at: dict[bytes, int] = {}
         """Journal offset of the newest row of each breaker; where it is not known (since a restart), none."""
         self._replayed: dict[bytes, bytes] = {}
@@ -117,7 +117,7 @@ class QuarantineOperator(Operator):
     # --- the commit cycle -------------------------------------------------------------------------------------------
 
     def changes(self, changed: ChangedKeys) -> Changes:
-        """Changed breakers."""
+        """The changed breakers, for journal and store."""
         del changed
         self._written = self.breakers.take_changed()
         pieces = pack_breakers(self._written, bytes_max=JOURNAL_RECORD_BYTES_MAX)
@@ -126,7 +126,7 @@ class QuarantineOperator(Operator):
         return found
 
     def applied(self, journal_first: int) -> None:
-        """Remember where the newest rows are."""
+        """Remember the journal offset of the newest rows."""
         for key, row in self._written:
             if row:
                 self._written_at[key] = journal_first
@@ -161,7 +161,7 @@ class QuarantineOperator(Operator):
         return 0
 
     def begin_again(self, batch: WriteBatch) -> None:
-        """Breakers may have been forgotten meanwhile: the journal has all that live."""
+        """Breakers may be missing: the journal has all of those that exist."""
         self._space.clear(batch)
 
     def journal_restored(self, watermark: int, marks: Mapping[str, int]) -> None:
@@ -195,7 +195,7 @@ class QuarantineOperator(Operator):
         self._written_at = {key: self._written_at[key] for key in compress(keys, self._home.has(keys))}
 
     def _kept(self, rows: list[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
-        """Rows of keys whose records are judged here: those of others are forwarded."""
+        """Rows of keys whose records are judged in this partition: those of others are forwarded."""
         return list(compress(rows, self._home.has([row[0] for row in rows]))) if self._home.has_moved else rows
 
     @property

@@ -100,7 +100,7 @@ class Held:
         self._has_unlinked = False
         """Whether some events in memory have no slots."""
         self._repeats = False
-        """Whether an event of a page may also be in another page or in memory: there are pages of before a restore."""
+        """Whether an event of a page may also be in another page or in memory: pages from before a restore exist."""
 
     def __len__(self) -> int:
         return sum(len(chunk.events) for chunk in self._chunks)
@@ -111,7 +111,7 @@ class Held:
         return sum(chunk.bytes_used for chunk in self._chunks)
 
     def events_of(self, bytes_max: int) -> int:
-        """How many held events take `bytes_max`, if they are all of the same size."""
+        """Number of held events that fill `bytes_max`, if all have the average size."""
         return bytes_max * len(self) // max(1, self.bytes_used)
 
     def bytes_since(self, cycle: int) -> int:
@@ -140,7 +140,7 @@ class Held:
         return [chunk.events for chunk in self._chunks]
 
     def ripe(self, watermark: int) -> list[Events]:
-        """Those in memory among which some are due at `watermark`, with others."""
+        """Events in memory some of which are due at `watermark`, with others beside them."""
         return [chunk.events for chunk in self._chunks if chunk.event_time_min <= watermark]
 
     def has_key(self, key: bytes, watermark: int) -> bool:
@@ -234,9 +234,9 @@ class Held:
         self._chunks = [_Chunk.of(_SETTLED, kept)] if len(kept) else []
 
     def make_room(self, goal: Spill, watermark: int, batch: WriteBatch, *, among: int = 1) -> None:
-        """Move all but what is due first into pages, and delete those of which all is released; only between cycles.
+        """Move all but the events that are due first into pages, and delete fully released pages; only between cycles.
 
-        `among`: so many share what `goal` says may stay.
+        `among`: number of operators that share the memory that `goal` allows.
         """
         keep = goal.rows_keep if goal.rows_keep == ALL else goal.rows_keep // among
         if goal.bytes_keep != ALL:

@@ -33,7 +33,7 @@ class LastDue:
 def judge_behind(
     events: Events, watermark: Int64, behind: Bools, last_due: LastDue, held: list[Events]
 ) -> tuple[Bools, Int64]:
-    """Which of the events that the watermark has passed (there is at least one) are late, and by how many ms.
+    """Which of the events below the watermark (at least one) are late, and by how many ms.
 
     `events` are the batch's accepted events in log order, `watermark` the one at each place, `behind` those at or below
     it, `held` the events held from earlier batches. An event that it has passed is late when its key already has a
@@ -60,8 +60,8 @@ def judge_behind(
             events.event_id.take(rows),
         ]
     )
-    # Where each becomes due: what was due before comes first; what waits, just before the row whose watermark passes
-    # it; what is behind, at its own row.
+    # When each event becomes due: earlier due events come first; a held one just before the row whose watermark passes
+    # it; one below the watermark at its own row.
     own = len(slot) - len(rows)
     place = 2 * np.searchsorted(watermark, time, side="left")
     place[: len(slots)] = -1
@@ -83,12 +83,12 @@ def judge_behind(
 
 @dataclass(frozen=True, slots=True)
 class _Ids:
-    """Ids that are put together only if some are looked at."""
+    """Event ids as objects, built only if they are looked at."""
 
     parts: Sequence[ByteColumn]
 
     def objects(self) -> Objects:
-        """All of them."""
+        """All ids as objects."""
         return byte_objects(concat_bytes(self.parts))
 
 

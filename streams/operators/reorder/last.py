@@ -1,4 +1,4 @@
-"""The last released event of each key: what decides whether an event that the watermark has passed is late."""
+"""The last released event of each key: it decides whether an event below the watermark is late."""
 
 import struct
 from collections.abc import Sequence
@@ -31,7 +31,7 @@ class LastReleased:
         return LastDue(self._event_time, self._sequence, self._event_id)
 
     def note(self, released: KeySegments) -> None:
-        """Take note of released events."""
+        """Record released events."""
         segments, slot = released.segments, released.slot
         last = segments.end
         self._event_time[slot] = segments.event_time[last]
@@ -39,7 +39,7 @@ class LastReleased:
         self._event_id[slot] = released.last_id
 
     def rows(self, changed: ChangedKeys) -> DueRows:
-        """Those of changed keys."""
+        """Rows of changed keys."""
         slots = changed.slots
         return DueRows(changed.keys, self._event_time[slots], self._sequence[slots], self._event_id[slots])
 

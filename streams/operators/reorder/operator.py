@@ -71,12 +71,12 @@ class Reorder(OperatorSpec):
         return named_for(FORGOTTEN, self.of)
 
     def build(self, context: OperatorContext) -> "ReorderOperator":
-        """An operator that holds nothing."""
+        """An operator without held events."""
         return ReorderOperator(self, context)
 
     @property
     def parts(self) -> Mapping[str, str]:
-        """Last released events, and pages of held ones."""
+        """The operator's parts of the store: last released events, and pages of held ones."""
         return {
             self.last_part: named_for("last released events", self.of),
             self.held_part: named_for("pages of held events", self.of),
@@ -97,12 +97,12 @@ class ReorderOperator(Operator):
         self._last = context.keys.attach(LastReleased(self._last_space))
         self._none = Events.none(context.fields)
         self._cycle = 1
-        """Of those since the restore: by it held events that came in the open cycle are told from others."""
+        """Cycles counted since the restore: tells held events of the open cycle from others."""
         self._journalled = HeldInJournal(self.held, context.fields)
         self._replayed = WriteBatch()
 
     def process(self, events: Events, trace: WatermarkTrace) -> Output:
-        """Hold, release or call late; what is released goes on in order."""
+        """Hold events, release them in order, or pass them to the late topic."""
         end = trace.end
         self._load_pages(end)
         self.held.link_due(end, self._keys.slots)
@@ -154,7 +154,7 @@ class ReorderOperator(Operator):
         return [events.take(accepted(events, refusals, refused, were_held=True)) for events in due]
 
     def _rivals(self, watermark: int) -> list[Events]:
-        """Held events that may make later ones late: what an output has refused will not be released before them."""
+        """Held events that may make later ones late; without those that an output has refused (never released)."""
         refusals = self._context.refusals()
         if not refusals:
             return self.held.ripe(watermark)
@@ -233,7 +233,7 @@ class ReorderOperator(Operator):
         self.held.restore_pages(watermark)
 
     def forgotten(self, keys: Sequence[bytes]) -> Mapping[str, Sequence[bytes]]:
-        """That their last released events count no more."""
+        """Sections that say that the last released events of forgotten keys no longer count."""
         return {self._spec.forgotten_part: [pack_keys(keys)]}
 
     def holds(self, key: bytes, watermark: int) -> bool:
@@ -245,7 +245,7 @@ class ReorderOperator(Operator):
         self._replayed = WriteBatch()
 
     def snapshot(self, watermark: int, marks: Mapping[str, int]) -> Changes:
-        """Held events and last released ones of the store."""
+        """The store's held events and last released ones."""
         del marks
         home = self._context.home
         held = sections_in_store(self._held_space, self._context.fields, watermark, home.kept)
@@ -268,7 +268,7 @@ class ReorderOperator(Operator):
         return self._durable_below(watermark)
 
     def expire(self, watermark: int, batch: WriteBatch) -> int:
-        """Nothing is too old."""
+        """Do nothing: no held event is too old."""
         del batch
         return self._durable_below(watermark)
 
@@ -280,7 +280,7 @@ class ReorderOperator(Operator):
         self.held.drop_moved()
 
     def keys_forgotten(self) -> None:
-        """Held events have no slots any more: the key space was emptied."""
+        """The key space was emptied: held events have no slots any more."""
         self.held.unlink()
 
     @property
@@ -290,7 +290,7 @@ class ReorderOperator(Operator):
 
     @property
     def cycle_bytes(self) -> int:
-        """Events that are to be journalled."""
+        """Bytes of events to be journalled."""
         return self.held.bytes_since(self._cycle)
 
     def in_memory(self) -> Mapping[str, int]:

@@ -57,13 +57,13 @@ class Filter(OperatorSpec):
         return f"filter.{self.label}"
 
     def build(self, context: OperatorContext) -> "FilterOperator":
-        """The operator."""
+        """An operator for one partition."""
         del context
         return FilterOperator(self)
 
 
 class FilterOperator(Operator):
-    """Drops events."""
+    """Drops the events for which the function is not true."""
 
     stage = "filter"
     takes_references = True
@@ -107,17 +107,17 @@ class MapBatches(OperatorSpec):
 
     @property
     def name(self) -> str:
-        """By its label."""
+        """Name derived from the label."""
         return f"map.{self.label}"
 
     def build(self, context: OperatorContext) -> "MapOperator":
-        """The operator."""
+        """An operator for one partition."""
         del context
         return MapOperator(self)
 
 
 class MapOperator(Operator):
-    """Sets fields."""
+    """Sets fields to the values that the function returns."""
 
     stage = "map"
     takes_references = True

@@ -20,17 +20,17 @@ class Counted(OperatorSpec):
 
     @property
     def name(self) -> str:
-        """`counted`."""
+        """Name of the operator: `counted`."""
         return "counted"
 
     def build(self, context: OperatorContext) -> "CountedOperator":
-        """The operator."""
+        """An operator for one partition."""
         del context
         return CountedOperator()
 
 
 class CountedOperator(Operator):
-    """Counts; tells of replayed dead letters what became of them."""
+    """Counts events, and reports the outcome of replayed dead letters."""
 
     takes_references = True
 

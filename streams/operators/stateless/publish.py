@@ -22,17 +22,17 @@ class Publish(OperatorSpec):
 
     @property
     def name(self) -> str:
-        """By the topic."""
+        """Name derived from the topic."""
         return f"publish.{self.topic}"
 
     def build(self, context: OperatorContext) -> "PublishOperator":
-        """The operator."""
+        """An operator for one partition."""
         del context
         return PublishOperator(self)
 
 
 class PublishOperator(Operator):
-    """Publishes."""
+    """Writes each event to a topic, and passes it on."""
 
     takes_references = True
 

@@ -1,4 +1,4 @@
-"""Rekey: every event goes, its bytes as they came, to a topic under another key, that of one of its fields."""
+"""Rekey: writes every event, its bytes as they came, to a topic under another key, the value of a field."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -13,7 +13,7 @@ from streams.operators.spec import OperatorSpec, OutputTopic
 from streams.operators.trace import WatermarkTrace
 
 NULL_KEY: Final = "null_key"
-"""What events are counted as that have no value in the field."""
+"""Outcome of events without a value in the field."""
 
 
 @dataclass(frozen=True)
@@ -25,11 +25,11 @@ class Rekey(OperatorSpec):
 
     @property
     def name(self) -> str:
-        """By the field: the topic's name begins with that of the flow."""
+        """Name derived from the field: the topic's name begins with that of the flow."""
         return f"key_by.{self.field}"
 
     def build(self, context: OperatorContext) -> "RekeyOperator":
-        """The operator."""
+        """An operator for one partition."""
         del context
         return RekeyOperator(self)
 
@@ -40,7 +40,7 @@ class Rekey(OperatorSpec):
 
 
 class RekeyOperator(Operator):
-    """Rekeys."""
+    """Writes each event to a topic under another key."""
 
     def __init__(self, spec: Rekey) -> None:
         self._spec = spec

@@ -35,7 +35,7 @@ def window_name(topic: str) -> str:
 
 
 def open_window_name(topic: str) -> str:
-    """Name of the part of the store that remembers open windows that are not in memory."""
+    """Name of the store's part for open windows that are not in memory."""
     return f"{window_name(topic)}.open"
 
 
@@ -48,12 +48,12 @@ class WindowSpec(OperatorSpec):
 
     @property
     def label(self) -> str:
-        """Stands for these windows where their rows are kept: the topic, where that has no other ones."""
+        """Name of these windows where their rows are kept: the topic, where that has no other ones."""
         return self.topic
 
     @property
     def name(self) -> str:
-        """By the topic."""
+        """Name derived from the topic."""
         return window_name(self.label)
 
     def build(self, context: OperatorContext) -> "WindowOperator":
@@ -62,7 +62,7 @@ class WindowSpec(OperatorSpec):
 
     @cached_property
     def windows(self) -> WindowFamily:
-        """What folds and closes."""
+        """The implementation that folds and closes these windows."""
         raise NotImplementedError
 
     @cached_property
@@ -78,7 +78,7 @@ class WindowSpec(OperatorSpec):
         raise NotImplementedError
 
     def with_grace(self, settings: SettingsByName, grace_ms: int) -> Consequences:
-        """What follows when windows were declared with other `settings` whose grace alone may differ."""
+        """What changed `settings` mean for windows whose grace alone may differ."""
         before_ms = settings[self.label].get(GRACE_MS, grace_ms)
         if before_ms == grace_ms:
             return Consequences()
@@ -135,7 +135,7 @@ class WindowOperator(Operator):
         return found
 
     def folded(self, slots: Int64, after: Rows, closed: Closed) -> None:
-        """Take the rows of keys after their events, and what closed on the way."""
+        """Store the rows of keys after their events, and the windows that closed."""
         rows = self.rows
         put_rows(rows.rows, slots, after)
         self._note_closed(slots[closed.owner], closed)

@@ -1,4 +1,4 @@
-"""What windows of all kinds have in common: rows, what closes, and folds of runs of which one goes on from another."""
+"""What all kinds of windows share: rows, closed windows, and folds of runs that continue each other."""
 
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
@@ -12,12 +12,12 @@ from streams.operators.fold.aggregate import Segments, WindowAggregate
 NEVER: Final = int(np.iinfo(np.int64).max)
 """`close_at` of a window that is not open."""
 _ROUNDS_MAX: Final = 3
-"""Times that what passes over between windows of a key is tried, before they are folded one after the other."""
+"""Attempts at finding the values carried between windows of a key, before they are folded one after the other."""
 
 
 @dataclass(frozen=True, slots=True)
 class Closed:
-    """Rows of closed windows: whose they are (position in what was passed in), and their state."""
+    """Rows of closed windows: position of their key in the input, and their state."""
 
     owner: Int64
     rows: Rows
@@ -60,9 +60,9 @@ def fold_in_turn(aggregate: WindowAggregate, inner: Rows, picked: Segments, late
     states = aggregate.fold(inner, picked)
     if not len(later):
         return states
-    # What passes over from run to run is found by trying: fold all runs, let each begin with what its predecessor
-    # left, fold again. Nothing has changed any more: it is what one run after the other gives. After n rounds that
-    # holds for the first n runs of each key in any case.
+    # The values carried from run to run are found by iteration: fold all runs, start each with its predecessor's
+    # result, fold again. When nothing changes, the result is that of folding one run after the other. After n rounds it
+    # is right for the first n runs of each key in any case.
     for _ in range(_ROUNDS_MAX):
         carried = aggregate.carry(states.take(later - 1))
         if carried.tobytes() == inner.take(later).tobytes():

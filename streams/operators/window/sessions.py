@@ -64,7 +64,7 @@ class Sessions:
         return last + self._gap_ms
 
     def _close_at(self, segments: Segments) -> Int64:
-        """Watermark that closes a session with each event as its last one: history has the grace from then on."""
+        """Watermark that closes a session with each event as its last; past events have the grace from then on."""
         closes: Int64 = np.maximum(self.end(segments.event_time), segments.prior) + self._grace_ms
         return closes
 
@@ -126,4 +126,4 @@ class _Runs:
     is_new: Bools
     """It begins a session."""
     goes_on: Bools
-    """It goes on with the session that the key has."""
+    """It continues the key's current session."""

@@ -44,7 +44,7 @@ class TumblingWindow(WindowSpec):
 
     @cached_property
     def windows(self) -> Windows:
-        """What folds and closes."""
+        """The implementation that folds and closes these windows."""
         offset_ms = self.phase * self.advance_ms
         return Windows(self.aggregate, size_ms=self.size_ms, grace_ms=self.grace_ms, offset_ms=offset_ms)
 
@@ -93,7 +93,7 @@ class SessionWindow(WindowSpec):
 
     @cached_property
     def windows(self) -> Sessions:
-        """What folds and closes."""
+        """The implementation that folds and closes these sessions."""
         return Sessions(self.aggregate, gap_ms=self.gap_ms, grace_ms=self.grace_ms)
 
     @property

@@ -79,7 +79,7 @@ class Windows:
         return fold_in_turn(self._aggregate, inner, picked, (runs.ordinal > 0).nonzero()[0], runs.ordinal)
 
     def _close_at(self, start: Int64, prior: Int64) -> Int64:
-        """Watermark that closes a window opened when it stood at `prior`: history has the grace from then on."""
+        """Watermark that closes a window opened at watermark `prior`: for past events the grace counts from then on."""
         closes: Int64 = np.maximum(self.end(start), prior) + self._grace_ms
         return closes
 

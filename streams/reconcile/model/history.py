@@ -163,19 +163,19 @@ class History(PartitionJudge[Event]):
         return "future_timestamp" if event.event_time_ms > stamp_ms + rules.skew_ms_max else None
 
     def became_clean(self, event: Event, watermark_before: float) -> None:
-        """Keep it."""
+        """Keep the event as clean."""
         self.keys[event.entity.encode()].clean.append(Due(event, self._is_due, watermark_before))
 
     def became_late(self, late: Late) -> None:
-        """Keep it."""
+        """Keep the event as late."""
         self.keys[late.event.entity.encode()].late.append(DueLate(late, self._is_due))
 
     def was_dropped(self, event: Event) -> None:
-        """Count it."""
+        """Count the dropped event."""
         self.keys[event.entity.encode()].duplicates += 1
 
     def was_rejected(self, reject: Reject) -> None:
-        """Keep it."""
+        """Keep the rejected record."""
         self.rejects[reject.offset] = reject
 
     def was_refused(self, event: Event) -> bool:

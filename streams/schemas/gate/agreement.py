@@ -1,8 +1,8 @@
-"""Compares the committed schemas with the registry, and adds its verdict to that by the files.
+"""Compares the committed schemas with the registry, and adds the registry's verdict to that of the files.
 
-Does it hold what the files say (versions are append-only), is there something in it that no file says, and does it come
-to the same verdict as we do about what it would be given. It must: a disagreement means that one of the two is wrong
-about what will be readable, and nothing is registered until somebody has looked.
+It checks whether the registry's versions equal the files (versions are append-only), whether it has versions without a
+file, and whether its verdict on new versions is the same. A different verdict means that one of the two is wrong about
+what will be readable, and nothing is registered until somebody has looked.
 """
 
 from collections.abc import Iterator, Sequence
@@ -55,7 +55,7 @@ def with_registry(catalog: Catalog, registry: Registry, verdict: Verdict) -> Ver
 
 
 def registry_state(registry: Registry, subject: str) -> RegistryState:
-    """What the registry has of a subject.
+    """State of a subject in the registry.
 
     Raises:
         RegistryUnavailable: no usable answer.
@@ -78,11 +78,14 @@ def registry_state(registry: Registry, subject: str) -> RegistryState:
 
 
 _BY_FILE_ALONE: Final = frozenset({Rule.PARSE, Rule.DEFAULT_TYPE})
-"""What is wrong with a version whatever came before it. Registries look at it more or less closely, or not at all."""
+"""Rules that concern one version, whatever came before it.
+
+Registries check these more or less closely, or not at all.
+"""
 
 
 def _unreadable(first: SchemaVersion, registered: RegisteredVersion, why: str) -> Finding:
-    """Said of the first committed version: after one that is not readable, nothing of the subject is registered."""
+    """Finding for the first committed version: after an unreadable one, nothing of the subject is registered."""
     return Finding(
         first.subject, first.version, Rule.NOT_READABLE,
         f"the registry's version {registered.version} (id {registered.schema_id}) is not readable: {why}",
@@ -95,7 +98,7 @@ def _unreadable(first: SchemaVersion, registered: RegisteredVersion, why: str) -
 def _contradicted(
     versions: Sequence[SchemaVersion], state: RegistryState, foreign: Sequence[RegisteredVersion]
 ) -> Iterator[Finding]:
-    """Files that say something else than the registered version of their number, and are registered nowhere else."""
+    """Files that differ from the registered version of their number, and are registered under no other."""
     files = {each.version: each for each in versions}
     for registered in foreign:
         version = files.get(registered.version)
@@ -114,7 +117,7 @@ def _contradicted(
 def _pairs(
     parsed: ParsedSchemas, state: RegistryState, version: SchemaVersion
 ) -> Iterator[tuple[int, Direction, compatibility.Schema, compatibility.Schema]]:
-    """What the registry compares a version with: number, direction, reader and writer.
+    """Pairs that the registry compares for a version: number, direction, reader and writer.
 
     Raises:
         InvalidSchema: one of the schemas is none.
@@ -133,7 +136,7 @@ def _pairs(
 def _incompatible_with(
     parsed: ParsedSchemas, state: RegistryState, version: SchemaVersion, foreign: Sequence[RegisteredVersion]
 ) -> list[Finding]:
-    """What a new version breaks of those that only the registry knows."""
+    """What a new version breaks of versions that only the registry has."""
     wanted = {each.version for each in foreign}
     found = [
         replace(finding, breaks=f"the registry's version {number}, in no file")
@@ -145,7 +148,7 @@ def _incompatible_with(
 
 
 def _dispute(parsed: ParsedSchemas, registry: Registry, state: RegistryState, version: SchemaVersion) -> Finding | None:
-    """Whether the registry and we think differently of a version, given what it holds and the mode it has."""
+    """Whether the registry and we disagree about a version, given its versions and its mode."""
     if state.mode is None:
         return None
     try:
@@ -162,7 +165,7 @@ def _dispute(parsed: ParsedSchemas, registry: Registry, state: RegistryState, ve
     return Finding(
         version.subject, version.version, Rule.DISAGREEMENT,
         f"under {state.mode} the gate says {ours}, the registry says {theirs}",
-        breaks="nobody yet: which of the two is right decides who",
+        breaks="nobody yet: it depends on which of the two is right",
         fix="register nothing; look at the difference (`streams schemas diff`) and report it",
         file=version.path,
     )  # fmt: skip

@@ -1,4 +1,4 @@
-"""What differs between two schemas, in words: for people, not a verdict."""
+"""The differences between two schemas, in words: information for people, not a verdict."""
 
 import json
 from collections.abc import Iterator
@@ -31,7 +31,7 @@ class Difference:
 
 
 def differences(before: Any, after: Any) -> list[Difference]:
-    """Everything that a reader of the schemas would want to know, field by field."""
+    """All differences between two schemas, field by field."""
     return list(_type(before, after, ()))
 
 
@@ -113,7 +113,7 @@ def _unwrapped(schema: Any) -> Any:
 
 
 def _brief(schema: Any) -> str:
-    """A type in a word or two."""
+    """A type in one or two words."""
     schema = _unwrapped(schema)
     if isinstance(schema, list):
         return "[" + ", ".join(_brief(branch) for branch in schema) + "]"

@@ -1,4 +1,4 @@
-"""The verdict before deploy, by the committed files alone: what each new version of a subject breaks.
+"""The verdict from the committed files alone: what each new version of a subject breaks.
 
 What a registry adds to it is in `agreement`.
 """
@@ -51,7 +51,7 @@ def check_subject(
 
 
 def not_locked(catalog: Catalog, verdict: Verdict) -> list[Finding]:
-    """A finding for each version that is not in the lock: where that is asked for, nothing unlocked is committed."""
+    """A finding for each version that is not in the lock, for checks that allow no unlocked version."""
     return [
         Finding(
             version.subject, version.version, Rule.UNLOCKED, "not in schemas/versions.lock",
@@ -66,7 +66,7 @@ def not_locked(catalog: Catalog, verdict: Verdict) -> list[Finding]:
 def _incompatible(
     parsed: ParsedSchemas, version: SchemaVersion, before: Sequence[SchemaVersion], mode: Mode
 ) -> list[Finding]:
-    """What a version breaks, by Avro's rules and by what they do not say."""
+    """What a version breaks, by Avro's rules and beyond them."""
     try:
         new = parsed.of(version.text)
         old = [(each.version, parsed.of(each.text)) for each in before]
@@ -85,7 +85,7 @@ def _incompatible(
 
 
 def broken_by(version: SchemaVersion, old: int, reader: Schema, writer: Schema, direction: Direction) -> list[Finding]:
-    """What a new version breaks of an old one in one direction, by Avro's rules and by what they do not say."""
+    """What a new version breaks of an old one in one direction, by Avro's rules and beyond them."""
     return [
         *(explained(version, old, each, direction) for each in compatibility.misfits(reader, writer)),
         *(_text_of_bytes(version, old, each, direction) for each in compatibility.texts_of_bytes(reader, writer)),
@@ -115,7 +115,7 @@ def _text_of_bytes(version: SchemaVersion, old: int, misfit: Misfit, direction: 
 
 
 def _undecodable(parsed: ParsedSchemas, version: SchemaVersion) -> Iterator[Finding]:
-    """What every Avro library may decode, but this engine does not, since a small record could bring it down."""
+    """Schemas that Avro libraries may decode, but this engine does not, since a small record could exhaust it."""
     try:
         parsed.of(version.text)
     except InvalidSchema:
@@ -125,12 +125,12 @@ def _undecodable(parsed: ParsedSchemas, version: SchemaVersion) -> Iterator[Find
         yield Finding(
             version.subject, version.version, Rule.UNBOUNDED, why, file=version.path,
             breaks="workers: they send every record of this version to the dead letters",
-            fix="bound it: a list of records instead of a record in itself, items that have a value",
+            fix="bound it: use a list of records instead of a record that contains itself, and items with a value",
         )  # fmt: skip
 
 
 def _ambiguous(version: SchemaVersion) -> Iterator[Finding]:
-    """Aliases that are the name of another field: whose value is read is up to the library."""
+    """Aliases that are the name of another field: libraries differ in whose value they read."""
     for record in named_types(version.parsed):
         names = [str(each["name"]) for each in record.get("fields", ())]
         for each in record.get("fields", ()):

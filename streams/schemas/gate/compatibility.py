@@ -1,9 +1,10 @@
 """Compatibility of Avro schemas, offline: the verdict, and why.
 
 The verdict is that of the `avro` package (Apache's own; the rules that Confluent's and Apicurio's registries apply in
-Java). It says that two schemas are incompatible, but pairs no reason with its place: reasons, messages, locations
-come as unordered sets. So this module asks it again for each part, from the schema down to the fields, and puts into
-words what it refuses. What it refuses whole but in no part is said to be so; nothing is accepted that it refuses.
+Java). It says that two schemas are incompatible, but not which reason belongs to which place: reasons, messages and
+locations are unordered sets. So this module asks it again for each part, from the schema down to the fields, and
+describes each refusal. A schema that is refused as a whole but in no part is reported so; nothing is accepted that the
+package refuses.
 """
 
 import json
@@ -38,7 +39,7 @@ class Misfit:
     """What the reader's schema has there, in words."""
     writer: str
     other: str = ""
-    """A name that matters besides: the field that it may have been called before, the symbols, the branch."""
+    """A further name: the field's possible earlier name, the symbols, the branch."""
 
 
 def parsed(text: str) -> Schema:
@@ -51,7 +52,7 @@ def parsed(text: str) -> Schema:
     try:
         schema = json.loads(text)
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", avro.errors.IgnoredLogicalType)  # they are lint's business
+            warnings.simplefilter("ignore", avro.errors.IgnoredLogicalType)  # lint checks them
             return avro.schema.parse(json.dumps(_with_full_aliases(schema)))
     except (avro.errors.AvroException, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise InvalidSchema(" ".join(str(error).split())[:300] or type(error).__name__) from None
@@ -141,7 +142,7 @@ def _are_alike(reader: Schema, writer: Schema) -> bool:
 
 
 def changed_meanings(reader: Schema, writer: Schema) -> list[Misfit]:
-    """Where a stored value is read as another one, although Avro's rules let it be read.
+    """Values that Avro's rules allow to be read, but with another meaning.
 
     The logical types differ in unit, scale or zone, also where the stored type is promoted or is a branch of a union;
     or text is read as the bytes of a number.
@@ -160,7 +161,7 @@ def _leaves(
     path: tuple[str, ...] = (),
     above: frozenset[tuple[int, int]] = frozenset(),
 ) -> Iterator[tuple[tuple[str, ...], Schema, Schema]]:
-    """Where two schemas meet in types that hold no others of the same kind; `branches` says which of a union's meet."""
+    """Places where two schemas have types without parts of the same kind; `branches` pairs a union's branches."""
     pair = (id(reader), id(writer))
     if pair in above:
         return
@@ -182,7 +183,7 @@ def _leaves(
 
 
 def _possible_branches(reader: Schema, writer: Schema) -> Iterator[tuple[Schema, Schema]]:
-    """Each branch that may have been written, with those that may be taken for it.
+    """Each branch that may have been written, with the branches that may be read.
 
     Avro takes the reader's first branch to which the writer's type can be promoted; Java's library prefers a branch of
     the same type. Both are looked at.
@@ -199,7 +200,7 @@ def _possible_branches(reader: Schema, writer: Schema) -> Iterator[tuple[Schema,
 
 def _is_another_meaning(writer: Schema, reader: Schema) -> bool:
     if not can_read(reader, writer):
-        return False  # said already, by Avro's rules
+        return False  # reported already, by Avro's rules
     return difference(*({**each.props, "type": str(each.type)} for each in (writer, reader))) is not None
 
 
@@ -228,7 +229,7 @@ def _read_branches(reader: Schema, writer: Schema) -> Iterator[tuple[Schema, Sch
 
 
 def _words(schema: Schema) -> str:
-    """A type as one says it."""
+    """A type in words."""
     match schema.type:
         case "union":
             return f"one of {', '.join(_words(branch) for branch in schema.schemas)}"
@@ -243,7 +244,7 @@ def _words(schema: Schema) -> str:
 
 
 def _with_full_aliases(schema: Any, namespace: str = "") -> Any:
-    """The schema with its types' aliases spelt out: the `avro` package (1.12) compares them as they are written."""
+    """The schema with its types' aliases written out in full: the `avro` package (1.12) compares them literally."""
     if isinstance(schema, list):
         return [_with_full_aliases(branch, namespace) for branch in schema]
     if not isinstance(schema, dict):

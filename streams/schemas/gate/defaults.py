@@ -1,7 +1,7 @@
 """Whether the defaults of a schema are values of their types (Avro 1.12, "Complex Types": what a default may be).
 
-Libraries differ in how much of this they look at: what one of them lets pass, another one, or a registry, refuses, or
-reads as something that no writer could have written. So a default is held to the whole of the rule.
+Libraries differ in how much of this they check: a default that one of them accepts, another one, or a registry,
+refuses, or reads as a value that no writer could have written. So defaults are checked against the whole rule.
 """
 
 import json
@@ -23,10 +23,10 @@ _BYTE_MAX: Final = 255
 
 @dataclass(frozen=True, slots=True)
 class WrongDefault:
-    """A default that is no value of its type."""
+    """A default that is not a value of its type."""
 
     path: tuple[str, ...]
-    """Of the field, or of the enum that has it."""
+    """Path of the field, or of the enum."""
     message: str
 
 
@@ -43,7 +43,7 @@ def unfit_defaults(version: SchemaVersion) -> list[Finding]:
     return [
         Finding(
             version.subject, version.version, Rule.DEFAULT_TYPE, each.message, field=field_shown(each.path),
-            breaks="readers and registries that look at defaults refuse the schema; others read what nobody wrote",
+            breaks="readers and registries that check defaults refuse the schema; others read values that nobody wrote",
             fix="give it a default that is a value of its type", file=version.path,
             line=line_of(version.parsed, each.path),
         )
@@ -52,7 +52,7 @@ def unfit_defaults(version: SchemaVersion) -> list[Finding]:
 
 
 class _Defaults:
-    """One walk over a schema; knows the named types that were defined before."""
+    """One pass over a schema; remembers the named types defined so far."""
 
     def __init__(self) -> None:
         self._named: dict[str, tuple[dict[str, Any], str]] = {}
@@ -92,7 +92,7 @@ class _Defaults:
         return namespace
 
     def _misfit(self, value: Any, schema: Any, namespace: str) -> str | None:  # noqa: PLR0911 - one for each kind of type
-        """Why a value is none of a type; None if it is one."""
+        """Why a value does not fit a type; None if it does."""
         if isinstance(schema, list):
             why = self._misfit(value, schema[0], namespace) if schema else "the union has no branch"
             return why and f"{why} (the default of a union is a value of its first branch)"
@@ -159,7 +159,7 @@ def _is_bytes(value: Any) -> bool:
 
 
 def _is_text(value: Any) -> bool:
-    """Text that can be written as UTF-8: half of a surrogate pair cannot."""
+    """Whether text can be written as UTF-8: half of a surrogate pair cannot."""
     return isinstance(value, str) and not any("\ud800" <= character <= "\udfff" for character in value)
 
 

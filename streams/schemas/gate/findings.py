@@ -1,4 +1,4 @@
-"""What the gate finds: a value that says which schema, which field, which rule, who breaks, and what to do instead."""
+"""The gate's findings: which schema, field and rule, who breaks, and what to do instead."""
 
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
@@ -44,7 +44,7 @@ class Rule(StrEnum):
 
 
 class Direction(StrEnum):
-    """Which of two versions is to read what the other one writes."""
+    """Which of two versions reads what the other one writes."""
 
     BACKWARD = "backward"
     """The new one reads what is stored."""
@@ -61,7 +61,7 @@ class Finding:
     rule: Rule
     message: str
     breaks: str = ""
-    """Who breaks, and of what; empty where nothing does yet."""
+    """Who breaks; empty where nobody does yet."""
     fix: str = ""
     """How to change it compatibly."""
     field: str = ""

@@ -1,8 +1,7 @@
 """Lints a single schema: naming, units, docs, defaults, logical types.
 
-Names, docs and units are what a consumer has to go by; a null branch without a default, or a logical type in the wrong
-place, is what makes the next version impossible or this one mean something else than it says. `schemas/subjects.toml`
-exempts a field from a rule.
+Consumers rely on names, docs and units. A null branch without a default makes the next version impossible; a logical
+type in the wrong place changes the meaning of this one. `schemas/subjects.toml` exempts a field from a rule.
 """
 
 import dataclasses
@@ -48,7 +47,7 @@ _TIME_WORDS: Final = frozenset({"time", "at", "since", "until", "timestamp"})
 
 
 def lint(version: SchemaVersion, flows: Sequence[Pipeline], settings: SubjectSettings) -> list[Finding]:
-    """Everything that lint has against a version, in the order of the file."""
+    """All findings of lint about a version, in the order of the file."""
     check = _Lint(version)
     found = [
         *check.whole(),
@@ -156,7 +155,7 @@ class _Lint:
             missing = "no default" if "default" not in field else f"its default is {_json(field['default'])}, not null"
             yield self._finding(
                 Rule.OPTIONAL_DEFAULT, path, f"optional, but {missing}",
-                'put "null" first and say "default": null: else no later version can read without it, or drop it',
+                'put "null" first, with "default": null: otherwise no later version can read without it, or drop it',
             )  # fmt: skip
 
     def _unit(self, field: dict[str, Any], path: tuple[str, ...]) -> Iterator[Finding]:
@@ -169,7 +168,7 @@ class _Lint:
             return
         if words[-1] in _TIME_WORDS:
             yield self._finding(
-                Rule.LOGICAL_TYPE, path, "a time without a logical type: nobody knows what it counts, and from when",
+                Rule.LOGICAL_TYPE, path, "a time without a logical type: unit and epoch are not known",
                 'make it {"type": "long", "logicalType": "timestamp-millis"}',
             )  # fmt: skip
         elif not (set(words[-2:]) & UNITS or words[-1] in UNITLESS or _SAYS_UNIT.search(doc)):
@@ -179,14 +178,14 @@ class _Lint:
             )  # fmt: skip
 
     def event_fields(self, flows: Sequence[Pipeline]) -> Iterator[Finding]:
-        """An event has an id, a time and a key; that of a flow's source under the names that it declares."""
+        """An event has an id, a time and a key; in a flow's source under the declared names."""
         subject = self._version.subject
         if subject.endswith("-key") or any(
             topic.subject == subject and topic.name not in {one.topic for one in flow.inputs}
             for flow in flows
             for topic in flow.topics()
         ):
-            return  # what a flow writes are rows, not events
+            return  # flows write rows, not events
         reader = next((flow for flow in flows if flow.subject == subject), None)
         needed: dict[str, tuple[str, str]] = {
             reader.id_field if reader else _USUAL["id_field"]: ("string", "the id: copies of an event are told by it"),

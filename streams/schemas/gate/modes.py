@@ -20,7 +20,7 @@ class Mode(StrEnum):
 
     @property
     def directions(self) -> tuple[Direction, ...]:
-        """Who must be able to read whom."""
+        """The directions in which versions have to be readable."""
         match self.value.removesuffix("_TRANSITIVE"):
             case "BACKWARD":
                 return (Direction.BACKWARD,)

@@ -1,4 +1,4 @@
-"""Whether the rows that a flow writes are what the Avro schema of their topic says.
+"""Whether the rows that a flow writes fit the Avro schema of their topic.
 
 A fold or an operator gives columns of Arrow types; the encoder turns them into Avro by name and type. A type that does
 not fit stops the worker with the first event; a null where the schema has none is written as 0; a column that the
@@ -40,7 +40,7 @@ _GUIDE: Final = "docs/add-a-stream.md lists the Avro type of each column"
 
 
 def unfit_rows(version: SchemaVersion, flows: Iterable[Pipeline]) -> list[Finding]:
-    """Columns that the flows publish under a version's subject, where the version says something else."""
+    """Columns that the flows publish under a version's subject and that do not fit the version."""
     return [
         Finding(
             version.subject, version.version, Rule.ROW_SCHEMA, message, field=name, file=version.path,
@@ -111,7 +111,7 @@ def _missing_symbols(
 
 
 def _refused(schema: Mapping[str, Any], rows: pa.RecordBatch, giver: str) -> list[tuple[str, str, str]]:
-    """What the encoder has against lists, maps and structs: it looks at types, whatever the values."""
+    """The encoder's error about lists, maps and structs: it checks types, whatever the values."""
     nested = {each.name: each.type for each in rows.schema if pa.types.is_nested(each.type)}
     if not nested:
         return []
@@ -152,7 +152,7 @@ def _symbols(written: Table | Window | OutputTopic) -> Mapping[str, Sequence[str
 
 
 def _sample(written: Table | Window | OutputTopic) -> pa.RecordBatch:
-    """What is published of one key that has no events; of none, if the fold cannot say that of one."""
+    """A row of one key without events, to know the columns; of no key, if the fold cannot make it."""
     try:
         return _published(written, 1)
     except (ArithmeticError, LookupError, TypeError, ValueError, pa.ArrowException):

@@ -30,14 +30,14 @@ class LintResult:
 
 @dataclass(frozen=True, slots=True)
 class RegistryAsked:
-    """Which registry was asked, and why it was not."""
+    """Whether a registry was asked, which one, or why not."""
 
     url: str
     why_not: str | None = None
 
     @property
     def in_words(self) -> str:
-        """One line."""
+        """The same in one line."""
         return f"{self.url}: {self.why_not}" if self.why_not else f"{self.url}: asked"
 
 
@@ -112,7 +112,7 @@ def check_catalog(
 
 
 def lock_catalog(flows: Sequence[Pipeline]) -> LockResult:
-    """Add every version that is not in the lock file to it, unless the check by the files finds anything."""
+    """Add every version that is missing in the lock file, unless the check of the files has findings."""
     catalog = Catalog.load()
     lock = read_lock(catalog.root)
     findings = [f for each in catalog.subjects() for f in check_subject(catalog, each, lock, flows).findings]
@@ -120,7 +120,7 @@ def lock_catalog(flows: Sequence[Pipeline]) -> LockResult:
 
 
 def _chosen(catalog: Catalog, broken: Sequence[Finding], subjects: Sequence[str]) -> list[str]:
-    """The subjects that were asked for, all if none was."""
+    """The requested subjects; all if none were requested."""
     if not subjects:
         return sorted({*catalog.subjects(), *(finding.subject for finding in broken)})
     for subject in subjects:
@@ -137,7 +137,7 @@ def _readable(catalog: Catalog, chosen: Sequence[str]) -> list[str]:
 def _ask(
     registry: Registry, catalog: Catalog, verdicts: list[Verdict], *, insist: bool, heed_errors: bool
 ) -> tuple[list[Verdict], RegistryAsked]:
-    """The verdicts with what the registry adds; unchanged, and why, where it adds nothing."""
+    """The verdicts with the registry's part; or unchanged, with the reason why it adds nothing."""
     if not verdicts:
         return verdicts, RegistryAsked(registry.url_shown, "not asked, no subject can be judged")
     try:

@@ -27,7 +27,7 @@ class Usage:
 
 
 def usage_of(subject: str, flows: Iterable[Pipeline]) -> Usage:
-    """Topics and flows that use a subject; nothing for one that nobody uses."""
+    """Topics and flows that use a subject; empty if none does."""
     topics: list[str] = []
     readers: list[str] = []
     writers: list[str] = []
@@ -41,7 +41,7 @@ def usage_of(subject: str, flows: Iterable[Pipeline]) -> Usage:
 
 
 def unmet_needs(version: SchemaVersion, flows: Iterable[Pipeline]) -> list[Finding]:
-    """Fields that a flow reads and that a version, the newest one, lacks or has of another type."""
+    """Fields that a flow reads and that a version, the newest one, lacks or has with another type."""
     return [
         finding
         for flow in flows

@@ -1,4 +1,4 @@
-"""What is known of a subject once it has been judged, and the schemas parsed on the way."""
+"""The verdict on a subject, and the schemas parsed for it."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -11,25 +11,25 @@ from streams.schemas.gate.modes import Mode
 
 @dataclass(frozen=True, slots=True)
 class RegistryState:
-    """What a registry says of a subject."""
+    """A subject in the registry."""
 
     mode: Mode | None
-    """The mode in force there, the registry's default included; None for one that we do not know."""
+    """The mode in force there, the registry's default included; None for an unknown one."""
     is_own_mode: bool
     """Whether it is set for the subject itself."""
     versions: tuple[RegisteredVersion, ...] = ()
-    """What they refer to is written out in their texts."""
+    """Their texts include the schemas that they refer to."""
     unreadable: Mapping[int, str] = field(default_factory=dict)
     """Versions that are no Avro schema, or refer to what is not there: why not, a predicate by their numbers."""
 
     def find(self, text: str) -> RegisteredVersion | None:
-        """The registered version that says the same as a schema."""
+        """The registered version that is equal to a schema."""
         return next((each for each in self.versions if same_schema(each.text, text)), None)
 
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What was found about one subject."""
+    """All findings about one subject."""
 
     subject: str
     mode: Mode
@@ -38,13 +38,13 @@ class Verdict:
     unlocked: tuple[int, ...] = ()
     registry: RegistryState | None = None
     agreed: tuple[int, ...] = ()
-    """Versions about which the registry was asked and said the same as we do."""
+    """Versions about which the registry was asked and agreed."""
     not_committed: tuple[RegisteredVersion, ...] = ()
     """Versions that the registry has and no file says: drift, and what a new version must be compatible with too."""
 
 
 class ParsedSchemas:
-    """Schemas parsed once each."""
+    """Schemas, each parsed once."""
 
     def __init__(self) -> None:
         self._known: dict[str, compatibility.Schema] = {}

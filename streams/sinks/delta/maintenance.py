@@ -1,4 +1,4 @@
-"""Upkeep of a Delta table: small files put together, files that no version needs any more removed."""
+"""Maintenance of a Delta table: merges small files, and removes files that no version needs any more."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ RETENTION_HOURS_MIN: Final = 1
 
 @dataclass(frozen=True, slots=True)
 class Compacted:
-    """What a compaction did."""
+    """Result of a compaction."""
 
     files_before: int
     files_after: int

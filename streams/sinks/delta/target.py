@@ -102,18 +102,18 @@ class DeltaTarget:
                 else:
                     self._append(table, table_of(batch, self._schema, self._day_of), marks)
             except CommitFailedError:
-                self._check(self._fresh(), batch.offsets)  # else somebody else's commit, such as a compaction
+                self._check(self._fresh(), batch.offsets)  # otherwise it is another commit, such as a compaction
                 raise
 
         self._call(work)
 
     def release(self, partitions: Collection[int]) -> None:
-        """Forget partitions."""
+        """Forget partitions that this process no longer writes."""
         for partition in partitions:
             self._epochs.pop(partition, None)
 
     def close(self) -> None:
-        """There is no connection."""
+        """Do nothing: there is no connection."""
 
     # --- the table --------------------------------------------------------------------------------------------------
 

@@ -1,4 +1,4 @@
-"""What is sent to an endpoint: rows as JSON, in requests of bounded size, each with an id of its own. Pure."""
+"""Requests to an endpoint: rows as JSON, in bounded requests, each with its own id. Pure."""
 
 import hashlib
 import json

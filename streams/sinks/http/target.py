@@ -1,4 +1,4 @@
-"""An endpoint as a target: at least once, in order, with ids by which it can tell a second time.
+"""An HTTP endpoint as a target: at least once, in order, with ids by which it can recognise repetitions.
 
 It keeps no offsets for us: where the sink stands is in its consumer group. A process that dies between an answer and
 the commit sends the same rows again, with the same ids. What an answer means:
@@ -25,7 +25,7 @@ RETRY_AFTER_S_MAX: Final = 300.0
 ANSWER_BYTES_MAX: Final = 300
 """Of an answer that refuses, for the dead letter."""
 SAMPLE: Final = 16
-"""When so many rows at the beginning of a request are refused, each alone, it is no matter of single rows."""
+"""If this many rows at the beginning of a request are refused, each alone, the cause is not in single rows."""
 _OF_ROWS: Final = frozenset({400, 409, 413, 415, 422})
 
 
@@ -67,7 +67,7 @@ class HttpTarget:
         self._session: aiohttp.ClientSession | None = None
 
     def prepare(self) -> None:
-        """Nothing can be looked at beforehand."""
+        """Do nothing: an endpoint cannot be checked beforehand."""
 
     def open(self, partitions: Collection[int]) -> Mapping[int, int]:
         """Where the group stands."""
@@ -99,13 +99,13 @@ class HttpTarget:
         self._taken.clear()
 
     def release(self, partitions: Collection[int]) -> None:
-        """Forget partitions."""
+        """Forget partitions that this process no longer writes."""
         for partition in partitions:
             self._held.discard(partition)
             self._done.pop(partition, None)
 
     def close(self) -> None:
-        """Disconnect."""
+        """Close the client."""
         runner, self._runner = self._runner, None
         session, self._session = self._session, None
         if runner is not None:
@@ -171,7 +171,7 @@ class HttpTarget:
             return answer.status, words, _retry_after(answer.headers.get("Retry-After"))
 
     def _wait(self) -> None:
-        """Until the next request is due."""
+        """Wait until the next request is due."""
         if self._rate is None:
             return
         now_s = self._monotonic_s()

@@ -1,4 +1,4 @@
-"""Which topics of a transaction that failed are not there, or may not be written: the causes that a user can mend."""
+"""Topics of a failed transaction that are missing or may not be written: causes that a user can correct."""
 
 from collections.abc import Collection
 from typing import Final

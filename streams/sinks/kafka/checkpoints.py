@@ -27,7 +27,7 @@ _PASSING_CODES: Final = frozenset(
         KafkaError.UNSTABLE_OFFSET_COMMIT,
     }
 )
-"""What a broker answers while it is still reading its own topics after a start."""
+"""Errors of a broker that is still loading its own topics after a start."""
 
 
 class KafkaCheckpoints:
@@ -66,7 +66,7 @@ class KafkaCheckpoints:
         self._transactions.send_group_offsets([here], self._group.consumer_group_metadata())
 
     def close(self) -> None:
-        """Disconnect."""
+        """Close the connections."""
         with contextlib.suppress(KafkaException):
             self._group.close()
 

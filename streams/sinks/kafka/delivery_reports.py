@@ -17,7 +17,7 @@ class DeliveryReports:
         self.failed: KafkaError | None = None
         """Error of a record of the open transaction, by its delivery report."""
         self._run = object()
-        """The open transaction: a delivery report of an earlier one is void."""
+        """The open transaction: reports of earlier ones are ignored."""
 
     def begin(self) -> None:
         """A transaction begins."""

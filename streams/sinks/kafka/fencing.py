@@ -15,14 +15,14 @@ class Fencing:
         self.error: FencedError | None = None
         """Set once another process has the transactional id: nothing may take it back from there."""
         self.was_unanswered = False
-        """Whether a producer of ours that was given up may still take the transactional id from the present one."""
+        """Whether an abandoned producer of ours may still take the transactional id from the current one."""
 
     def is_fenced(self, error: KafkaError, *, outlived: bool) -> bool:
         """Whether another process has taken the transactional id.
 
         `outlived`: the transaction was open for longer than the broker allows, which ends a producer in the same way.
-        After an attempt that went unanswered it may as well be that attempt: this is believed once. A process that has
-        taken the id is then fenced in its turn, and this one finally, if the other one comes again.
+        After an unanswered attempt of our own that attempt may be the cause: this is assumed once. If another process
+        has really taken the id, it is fenced by our next attempt; if it takes the id again, we are fenced for good.
         """
         if self.error is not None:
             return True

@@ -41,8 +41,8 @@ def opened_producer(
 ) -> tuple[Producer, NativeProducer | None]:
     """A producer that has its id, and what gives it records natively.
 
-    One that does not get it is closed here, not whenever the error that refers to it is collected: as long as it lives
-    it goes on asking, and would fence the producer that is made after it.
+    One that does not get it is closed here, and not only when the error that refers to it is collected: while it exists
+    it goes on asking, and would fence the next producer.
     """
     gives: NativeProducer | None = None
     if native is None:

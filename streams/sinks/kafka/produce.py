@@ -30,7 +30,7 @@ class GivesEach:
         self._produce: Any = producer.produce
 
     def __call__(self, records: TopicRecords, start: int) -> tuple[int, KafkaError | None]:
-        """See `Gives`."""
+        """Produce the records one by one, as `Gives`."""
         produce, topic, taken = self._produce, records.topic, 0
         to = -1 if records.partition is None else records.partition
         rows: Any = zip(records.keys, records.values, records.times(), strict=True)
@@ -79,7 +79,7 @@ class GivesBatch:
         self._native = native
 
     def __call__(self, records: TopicRecords, start: int) -> tuple[int, KafkaError | None]:
-        """See `Gives`."""
+        """Produce the records with one native call, as `Gives`."""
         taken, code = self._native.produce(
             records.topic,
             -1 if records.partition is None else records.partition,

@@ -1,9 +1,9 @@
 """Which records an output topic refuses: found by running the cycle again in ever smaller pieces (ADR 17).
 
-A broker answers for a batch of records, seldom for one, and librdkafka reports each record only to those who ask for
-it, which costs too much to be done always. So the first refusal only begins the search. From then on every record has a
-delivery report, and those that failed are suspects. In the next run at most `PIECES` pieces of the suspects are sent,
-each by itself, until a suspect has failed that stood alone. A few runs are enough for any number of records.
+A broker answers per batch of records, rarely per record. librdkafka can report on each record, but that costs too much
+to be on all the time. So the first refusal only begins the search. From then on every record has a delivery report, and
+those that failed are suspects. In the next run at most `PIECES` pieces of the suspects are sent, each by itself, until
+a suspect has failed that stood alone. A few runs are enough for any number of records.
 """
 
 import time
@@ -35,10 +35,10 @@ REFUSALS: Final = frozenset(
 or a missing right, and passes or is corrected without the record."""
 
 _BY_CLIENT: Final = frozenset({KafkaError._UNKNOWN_PARTITION, KafkaError._BAD_MSG})  # noqa: SLF001
-"""Of these the client itself is the judge, record by record."""
+"""Errors that the client itself finds, per record."""
 _ANOTHER_ONE: Final = KafkaError._INVALID_DIFFERENT_RECORD  # noqa: SLF001 - of the same batch (KIP-467)
 _SOME_FAILED: Final = frozenset({KafkaError._INCONSISTENT, KafkaError._STATE})  # noqa: SLF001
-"""A step says that records failed, or that the transaction has failed before it; only delivery reports say why."""
+"""A step failed because records failed, or because the transaction failed before; only delivery reports tell why."""
 _TOO_LARGE: Final = frozenset({KafkaError.MSG_SIZE_TOO_LARGE, KafkaError.RECORD_LIST_TOO_LARGE})
 PIECES: Final = 64
 _BATCH_BYTES_MIN: Final = 1_024
@@ -58,11 +58,11 @@ class RefusalSearch:
         self._failed: list[tuple[Refused, int | None, KafkaError]] = []
         """Records that failed in this run, the partition of the output, and why."""
         self._told_apart: set[tuple[str, int | None]] = set()
-        """Partitions of outputs of which the broker has said which records of a batch it refuses."""
+        """Partitions of outputs for which the broker has named the refused records of a batch."""
         self._piece_left = 0
         """Suspects that the piece has room for."""
         self._alone = False
-        """Whether a suspect was sent that nothing may share a batch with."""
+        """Whether a suspect was sent in a batch of its own."""
 
     @property
     def is_on(self) -> bool:

@@ -38,7 +38,7 @@ log = structlog.get_logger(__name__)
 
 _CALL_TIMEOUT_S: Final = TRANSACTION_TIMEOUT_MS / 1000
 _HANGS_S: Final = 5.0
-"""So long after its own timeout a call is taken to hang."""
+"""A call that exceeds its own timeout by this much is considered hung."""
 _SETTLE_TIMEOUT_S: Final = 60.0
 _REPORTS_S: Final = 0.1
 
@@ -87,7 +87,7 @@ class KafkaTransactions:
         """Gives records to the present producer; None where Python does."""
         self._calls: BoundedCalls | None = None
         self._fatal: KafkaException | None = None
-        """Error with which the present producer has ended for good. Its client says it once, in a poll."""
+        """The error that ended the current producer for good. Its client reports it once, in a poll."""
         self._fencing = Fencing(transactional_id)
         self._search = RefusalSearch(batch_bytes=int(self._config["batch.size"]))
         self._reports = DeliveryReports(self._search)
@@ -137,7 +137,7 @@ class KafkaTransactions:
         self._reports.failed = None
 
     def _drop(self) -> None:
-        """Let go of the producer; one that hangs is left to its thread."""
+        """Close the producer; one that hangs is left to its thread."""
         self._producer, self._native, self._is_open = None, None, False
         if self._calls is not None:
             self._calls.close()
@@ -259,18 +259,18 @@ class KafkaTransactions:
 
         """
         if self._producer is None or not self._is_open:
-            return  # whatever made the producer anew has settled it
+            return  # re-creating the producer has settled it
         self._is_open = False
         try:
             self._bounded(self._producer.abort_transaction)
         except ClientHangs as hangs:
-            log.warning("abort hangs; making the producer anew settles it", error=str(hangs))
+            log.warning("abort hangs; re-creating the producer settles it", error=str(hangs))
             self.reopen()
         except KafkaException as error:
             cause = self._cause(error)
             if self._is_fenced(cause.args[0]):
                 raise self._fencing.fenced(cause) from None
-            log.warning("abort failed; making the producer anew settles it", error=described(error))
+            log.warning("abort failed; re-creating the producer settles it", error=described(error))
             self.reopen()
 
     def close(self) -> None:
@@ -294,7 +294,7 @@ class KafkaTransactions:
 
         """
         if self._calls is None:
-            raise CycleAborted("no_producer", "there is no producer; it is being made anew")
+            raise CycleAborted("no_producer", "there is no producer; it is being re-created")
         self._calls.call(lambda: call(timeout_s), timeout_s + _HANGS_S)
 
     def _do(self, call: Callable[[Producer, float], object]) -> None:
@@ -309,13 +309,13 @@ class KafkaTransactions:
         except KafkaException as error:
             raise self._aborted(error) from None
         except ClientHangs as hangs:
-            log.warning("the Kafka client hangs in a step of the transaction; making it anew", error=str(hangs))
+            log.warning("the Kafka client hangs in a step of the transaction; re-creating it", error=str(hangs))
             self.reopen()
             raise CycleAborted("client_hangs", str(hangs)) from None
 
     def _require(self) -> Producer:
         if self._producer is None:
-            raise CycleAborted("no_producer", "there is no producer; it is being made anew")
+            raise CycleAborted("no_producer", "there is no producer; it is being re-created")
         return self._producer
 
     def _drain(self) -> None:
@@ -371,7 +371,7 @@ class KafkaTransactions:
         if self._is_fenced(error):
             return self._fencing.fenced(raised)
         if error.fatal() or error.code() in FENCED:
-            log.warning("the broker has given this producer up; making it anew", error=described(raised))
+            log.warning("the broker has given this producer up; re-creating it", error=described(raised))
             self.reopen()
             return CycleAborted("transaction_timeout", described(raised))
         if _NO_RIGHT in {error.code(), (self._reports.failed or error).code()}:
@@ -386,7 +386,7 @@ class KafkaTransactions:
         cause = self._reports.failed or error
         if error.code() in UNANSWERED or cause.code() in UNANSWERED:
             # It may never get an answer again (`kafka.broker_watch`); nothing has reached the broker, so it can abort.
-            log.warning("the broker has not answered this producer; making it anew", error=described(raised))
+            log.warning("the broker has not answered this producer; re-creating it", error=described(raised))
             self.reopen()
         return CycleAborted(str(cause.name()).strip("_").lower(), f"{described(raised)}; cause: {cause.str()}")
 

@@ -1,4 +1,4 @@
-"""What an error of PostgreSQL is about: rows, the table, or the database; and which rows it is that are refused."""
+"""What an error of PostgreSQL is about (rows, the table, or the database), and which rows are refused."""
 
 from collections.abc import Callable
 from typing import Final
@@ -15,16 +15,16 @@ _OF_ROWS: Final = ("22", "23")
 _OF_SCHEMA: Final = frozenset({"42P01", "42703", "42804", "42P10", "3F000", "42P16", "42701", "428C9"})
 """No such table, column or schema; a column of another type; no unique index; a generated column."""
 _SAMPLE: Final = 16
-"""So many rows are tried alone when a batch is refused: when all of them are, it is no matter of single rows."""
+"""Rows that are tried alone when a batch is refused: if all of them are, the cause is not in single rows."""
 
 
 def is_of_rows(error: psycopg.Error) -> bool:
-    """Whether rows are to blame."""
+    """Whether rows are the cause."""
     return (error.sqlstate or "").startswith(_OF_ROWS)
 
 
 def is_of_schema(error: psycopg.Error) -> bool:
-    """Whether the table is not as it was when the sink looked at it."""
+    """Whether the table has changed since the sink checked it."""
     return error.sqlstate in _OF_SCHEMA
 
 

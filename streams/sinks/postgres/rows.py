@@ -1,4 +1,4 @@
-"""Rows as PostgreSQL takes them: CSV for COPY; which rows it would not take; which COPY would misread."""
+"""Rows for PostgreSQL: as CSV for COPY; which ones it would refuse; which ones COPY would misread."""
 
 import io
 from collections.abc import Sequence

@@ -2,7 +2,7 @@
 
 The order within the transaction is part of the fence: rows first, offsets last. `advance` changes nothing for a
 partition whose epoch is no longer ours, and then all of it is rolled back. A process that takes over waits for the
-short time between `advance` and the commit of a living writer; one that stands still there is ended by the server
+short time between `advance` and the commit of a living writer; the server ends one that hangs there
 (`idle_in_transaction_session_timeout`).
 """
 
@@ -34,9 +34,9 @@ log = structlog.get_logger(__name__)
 
 CONNECT_S_MAX: Final = 10
 STATEMENT_MS_MAX: Final = 120_000
-"""A statement that takes longer is ended by the server: a frozen sink holds nothing for longer."""
+"""Statements that take longer are ended by the server: a frozen sink blocks others no longer than this."""
 IDLE_MS_MAX: Final = 15_000
-"""So long the server waits for a sink that stands still in a transaction."""
+"""How long the server waits for a sink that is idle in a transaction."""
 LOCK_MS_MAX: Final = 30_000
 _CHUNK_BYTES: Final = 1 << 20
 _SESSION: Final[dict[str, Any]] = {
@@ -154,12 +154,12 @@ class PostgresTarget:
         self._call(lambda connection: self._write(connection, batch))
 
     def release(self, partitions: Collection[int]) -> None:
-        """Forget partitions."""
+        """Forget partitions that this process no longer writes."""
         for partition in partitions:
             self._epochs.pop(partition, None)
 
     def close(self) -> None:
-        """Disconnect."""
+        """Close the connection."""
         connection, self._connection = self._connection, None
         if connection is not None:
             connection.close()
@@ -209,7 +209,7 @@ class PostgresTarget:
             raise TakenOver(set(wanted) - done)
 
     def _tried(self, connection: psycopg.Connection[Any], batch: TargetBatch, rows: Any) -> psycopg.Error | None:
-        """What the database says to these rows alone; nothing of it stays."""
+        """The database's error for these rows alone; all changes are rolled back."""
         part = table_of(
             TargetBatch(batch.rows.take(rows), batch.partition[rows], batch.offset[rows], {}), self._columns
         )
@@ -242,7 +242,7 @@ class PostgresTarget:
         return self._connection
 
     def _drop(self, connection: psycopg.Connection[Any]) -> None:
-        """Let go of a connection that failed: the next call makes another one."""
+        """Close a connection that failed: the next call makes another one."""
         connection.close()
         self._connection = None
 

@@ -1,4 +1,4 @@
-"""What one call of the consumer brings, as columns: records, and what is no record."""
+"""The result of one call of the consumer, as columns: records and notices."""
 
 import operator
 import time
@@ -21,16 +21,16 @@ _SAMPLE: Final = 256
 
 @dataclass(frozen=True, slots=True)
 class Notice:
-    """What came in the place of a record: the end of a partition, or an error."""
+    """Something other than a record: the end of a partition, or an error."""
 
     partition: int
-    """Its lane."""
+    """The partition's lane."""
     offset: int
     error: KafkaError
 
 
 class Arrivals(Protocol):
-    """What came, in order of arrival."""
+    """Results in order of arrival."""
 
     @property
     def partition(self) -> Int64:
@@ -38,17 +38,17 @@ class Arrivals(Protocol):
 
     @property
     def offset(self) -> Int64:
-        """Of each record."""
+        """The offset of each record."""
 
     @property
     def notices(self) -> list[Notice]:
-        """What is no record."""
+        """Notices among the records."""
 
     def leader_epoch(self, row: int) -> int | None:
         """The leader epoch under which the record at `row` was appended; None: not known."""
 
     def records(self, keep: Bools, epochs: Mapping[int, int]) -> Records:
-        """The records that are to be kept, at least one; `epochs` are their partitions' leader epochs."""
+        """The records to keep, at least one; `epochs` are their partitions' leader epochs."""
 
 
 class FromMessages:
@@ -77,11 +77,11 @@ class FromMessages:
         self.offset: Int64 = np.fromiter(map(Message.offset, messages), np.int64, len(messages))
 
     def leader_epoch(self, row: int) -> int | None:
-        """See `Arrivals`."""
+        """The leader epoch of a record, as in `Arrivals`."""
         return self._messages[row].leader_epoch()
 
     def records(self, keep: Bools, epochs: Mapping[int, int]) -> Records:
-        """See `Arrivals`."""
+        """The records to keep, as in `Arrivals`."""
         messages, partition, offset = self._messages, self.partition, self.offset
         if not keep.all():
             messages = [message for message, kept in zip(messages, keep.tolist(), strict=True) if kept]
@@ -103,7 +103,7 @@ class FromMessages:
 
 
 class FromReader:
-    """`Arrivals` of what the native reader has taken."""
+    """`Arrivals` from the native reader."""
 
     def __init__(self, taken: NativeRecords) -> None:
         self._taken = taken
@@ -114,12 +114,12 @@ class FromReader:
         ]
 
     def leader_epoch(self, row: int) -> int | None:
-        """See `Arrivals`."""
+        """The leader epoch of a record, as in `Arrivals`."""
         epoch = int(self._taken.leader_epoch[row])
         return epoch if epoch >= 0 else None
 
     def records(self, keep: Bools, epochs: Mapping[int, int]) -> Records:
-        """See `Arrivals`."""
+        """The records to keep, as in `Arrivals`."""
         taken = self._taken
         headers: list[Headers | None] | None = None
         lost: dict[int, int] = {}
@@ -144,7 +144,7 @@ class FromReader:
 
 
 def _broker_ms(stamps: list[tuple[int, int]], timestamp_ms: Int64) -> int:
-    """Newest timestamp by the broker's clock; looked for only where our own clock is not ahead of them all anyway."""
+    """Newest timestamp by the broker's clock; searched only if some record may be later than our own clock."""
     if timestamp_ms.max() <= time.time() * 1000:
         return 0
     return max((at for kind, at in stamps if kind == TIMESTAMP_LOG_APPEND_TIME), default=0)

@@ -1,4 +1,4 @@
-"""What other threads ask of the thread that polls a consumer: carried out there, of each partition in order."""
+"""Commands of other threads to the thread that polls a consumer: carried out there, in order for each partition."""
 
 import queue
 import time
@@ -21,7 +21,7 @@ _UNANSWERED: Final = Backoff(first_s=0.1, pause_s_max=2.0)
 
 @dataclass(slots=True)
 class Command:
-    """What another thread asked for."""
+    """A command of another thread."""
 
     kind: Kind
     partitions: frozenset[int]
@@ -30,7 +30,7 @@ class Command:
     not_before_s: float = 0.0
 
     def voids(self, earlier: "Command") -> bool:
-        """Whether `earlier`, if it still waits, is not to be carried out any more."""
+        """Whether `earlier`, if it still waits, has become void."""
         if self.kind == "pause":
             return earlier.kind == "pause"
         return earlier.kind == "start" and earlier.partitions <= self.partitions
@@ -42,10 +42,10 @@ class Commands:
     def __init__(self) -> None:
         self._asked: queue.SimpleQueue[Command] = queue.SimpleQueue()
         self._pending: list[Command] = []
-        """Not carried out yet: the client refused, and is asked again."""
+        """Commands that the client has refused so far; they are tried again."""
 
     def put(self, kind: Kind, partitions: Iterable[int], run: Callable[[], None]) -> None:
-        """Have `run` called before the next poll; it concerns `partitions`."""
+        """Queue `run` for the next poll; it concerns `partitions`."""
         self._asked.put(Command(kind, frozenset(partitions), run))
 
     def waiting(self) -> list[frozenset[int]]:
@@ -54,13 +54,13 @@ class Commands:
         return [command.partitions for command in self._pending]
 
     def void_starts(self, partitions: Iterable[int]) -> None:
-        """Starts of these partitions that were asked for so far are not carried out any more."""
+        """Drop the queued starts of these partitions."""
         gone = frozenset(partitions)
         self._gather()
         self._pending = [one for one in self._pending if one.kind != "start" or one.partitions.isdisjoint(gone)]
 
     def obey(self) -> None:
-        """Carry out what was asked for, of each partition in order.
+        """Carry out the queued commands, in order for each partition.
 
         What the client refuses now is tried again later, and holds up only commands for the same partitions.
         """
@@ -87,7 +87,7 @@ class Commands:
         self._pending = waiting
 
     def _gather(self) -> None:
-        """Take the commands of other threads; each voids what it replaces."""
+        """Take the commands of other threads; each drops those that it replaces."""
         while not self._asked.empty():
             command = self._asked.get()
             self._pending = [earlier for earlier in self._pending if not command.voids(earlier)]

@@ -15,7 +15,7 @@ from streams.sources.base import Idle, Unreadable
 from streams.sources.idle import IdleClock
 
 _NEVER: Final = np.iinfo(np.int64).max
-"""Least new offset of a partition that is not read."""
+"""Above all offsets: for a partition that is not read."""
 
 
 class Consumed:
@@ -25,13 +25,13 @@ class Consumed:
         """`idle_ms`: how long a partition must be at the end of its log to be idle."""
         self.assigned: set[int] = set()
         self.started: dict[int, int] = {}
-        """Partitions that are read, and the least offset that is new to them."""
+        """Partitions that are read, and the smallest offset that is new to them."""
         self.paused: frozenset[int] = frozenset()
         self.idle = IdleClock(idle_ms)
         self._end_offset: dict[int, int] = {}
-        """Where the broker has last told the end of a partition."""
+        """Last end of each partition that the broker reported."""
         self._is_suspect = False
-        """Whether the source may have been deleted, or deleted and created again."""
+        """Whether the source may have been deleted or recreated."""
         self._beyond_end: frozenset[int] = frozenset()
 
     # --- what is known of them --------------------------------------------------------------------------------------
@@ -53,7 +53,7 @@ class Consumed:
         return self.idle.unreadable(self.started, now_ms, after_ms=OPEN_TRANSACTION_SAID_MS)
 
     def suspect(self) -> None:
-        """Take note that the source may not be what it was."""
+        """Record that the source may have changed."""
         self._is_suspect = True
 
     def take_suspicion(self) -> bool:
@@ -62,7 +62,7 @@ class Consumed:
         return found
 
     def ends_before(self, partition: int) -> None:
-        """Take note that a partition ends before the offset that is next."""
+        """Record that a partition ends before the next offset."""
         self._is_suspect = True
         self._beyond_end |= {partition}
 
@@ -92,7 +92,7 @@ class Consumed:
         return keep, last
 
     def reached_end(self, partition: int, end: int) -> None:
-        """Take note that the broker says that a partition ends at `end`, as far as it may be read."""
+        """Record that the broker says that a partition ends at `end`, as far as it may be read."""
         self._end_offset[partition] = end
         if partition in self.started and end >= self.started[partition]:
             self.idle.reached(partition, end, monotonic_ms())
@@ -100,13 +100,13 @@ class Consumed:
     # --- changes ----------------------------------------------------------------------------------------------------
 
     def start(self, partition: int, offset: int) -> None:
-        """A partition is read from `offset` on."""
+        """Read a partition from `offset` on."""
         self.started[partition] = offset
         self.idle.moved(partition)
         self._end_offset.pop(partition, None)
 
     def stop(self, partitions: list[int]) -> None:
-        """These are not read any more; they remain assigned."""
+        """Stop reading these partitions; they remain assigned."""
         for partition in partitions:
             self.started.pop(partition, None)
             self.idle.moved(partition)
@@ -118,12 +118,12 @@ class Consumed:
         return wanted - self.paused, (self.paused - wanted) & self.started.keys()
 
     def note_paused(self, partitions: frozenset[int]) -> None:
-        """Exactly these of the started ones are paused now."""
+        """Record that exactly these of the started ones are paused now."""
         self.paused = partitions & self.started.keys()
         self.idle.pause(self.paused, monotonic_ms())
 
     def forget(self, partitions: list[int]) -> None:
-        """These are not assigned any more."""
+        """Forget partitions that are no longer assigned."""
         self.assigned.difference_update(partitions)
         self.stop(partitions)
         self.paused -= frozenset(partitions)

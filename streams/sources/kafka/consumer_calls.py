@@ -1,4 +1,4 @@
-"""What a source asks of its consumer in more than one call, and what an error that ends it means."""
+"""Calls to the consumer that take more than one step, and the meaning of an error that ends it."""
 
 import time
 from typing import Final
@@ -37,7 +37,7 @@ def seek(consumer: Consumer, reader: NativeReader | None, here: TopicPartition) 
 
 
 def leave_group(consumer: Consumer, topic: str) -> None:
-    """Give up a static place in the group: it is kept when the consumer is closed, not when it unsubscribes.
+    """Give up a static membership: closing keeps it, unsubscribing gives it up.
 
     Serves the revocation. The member id is gone once the request is under way, and closing waits for its answer.
     """
@@ -53,7 +53,7 @@ def leave_group(consumer: Consumer, topic: str) -> None:
 
 
 def broken(error: KafkaError, topic: str, group: str) -> StreamsError:
-    """What a worker ends with when its consumer is of no more use."""
+    """The error with which a worker ends when its consumer is unusable."""
     if cause_of(error) in {KafkaError.UNRELEASED_INSTANCE_ID, KafkaError.FENCED_INSTANCE_ID}:
         return FencedError(
             f"another worker has joined as this one ({error.str()}): is it running on a copy of this data directory?"

@@ -49,7 +49,7 @@ class ForwardedReader:
             "enable.auto.offset.store": False,
             "enable.partition.eof": True,
             "isolation.level": "read_committed",
-            # Tell, do not jump: what is not there any more was needed.
+            # Raise instead of skipping: the missing records were needed.
             "auto.offset.reset": "error",
             "queued.max.messages.kbytes": min(16_384, settings.streams_memory_mb_max * 1024 // 64),
             "fetch.wait.max.ms": BATCH_WAIT_MS // 2,
@@ -94,7 +94,7 @@ class ForwardedReader:
         if self._consumer is None:
             return None, {}
         if self._brokers.is_stranded:
-            log.error("the reader of forwarded topics has lost every broker; making it anew", topics=self._topics)
+            log.error("the reader of forwarded topics has lost every broker; re-creating it", topics=self._topics)
             self._renew()
         try:
             messages = self._consumer.consume(self._batch_records, _WAIT_S)
@@ -106,7 +106,7 @@ class ForwardedReader:
         return records, self._idle_now(monotonic_ms())
 
     def close(self) -> None:
-        """Let go of the connections."""
+        """Close the connections."""
         if self._consumer is not None:
             self._consumer.close()
         self._consumer = None
@@ -164,7 +164,7 @@ class ForwardedReader:
         self._consumed.note_paused(lanes)
 
     def _note_resumed(self, lanes: list[int]) -> None:
-        """These are read again, so that they are not paused: the next command pauses them again."""
+        """These are read again, so they are not paused: the next command pauses them again."""
         self._consumed.note_paused(self._consumed.paused - frozenset(lanes))
 
     def _renew(self) -> None:

@@ -104,5 +104,5 @@ class HighWatermarks:
         return lane_of(self._topics.index(at.topic), at.partition)
 
     def close(self) -> None:
-        """Let go of the client."""
+        """Close the client."""
         self._client, self._open = None, []

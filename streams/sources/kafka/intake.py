@@ -166,7 +166,7 @@ class Intake:
         if self._joining.is_refused and not self._joined_again():
             return Polled(None, {}, self._generation)
         if self._brokers.is_stranded:
-            log.error("the Kafka client has lost every broker and does not look for them again; making it anew")
+            log.error("the Kafka client has lost every broker and does not look for them again; re-creating it")
             self._renew()
         self._commands.obey()
         reader = self._reader
@@ -195,7 +195,7 @@ class Intake:
         return arrived
 
     def _received(self, arrived: Arrivals) -> Records | None:
-        """The records of a call that are not void; takes note of what else came."""
+        """The valid records of a call; also handles its notices."""
         keep, last = self._consumed.still_ours(arrived.partition, arrived.offset)
         epochs = {number: epoch for number, row in last.items() if (epoch := arrived.leader_epoch(row)) is not None}
         # After the records: a partition's end often comes in one call with its last records.
@@ -204,7 +204,7 @@ class Intake:
         return arrived.records(keep, epochs) if keep.any() else None
 
     def _idle_now(self, now_ms: int) -> dict[int, Idle]:
-        """Idle partitions, by what the broker has answered so far; asks it again when it is time."""
+        """Idle partitions by the broker's answers so far; asks again when it is time."""
         for answer in self._high.answers():
             self._consumed.idle.told(*answer)
         if wanted := self._consumed.idle.due(now_ms):
@@ -241,11 +241,11 @@ class Intake:
         self._high.close()
 
     def leave_when_closed(self) -> None:
-        """Have `close` give the place in the group up, whatever the settings say. Any thread."""
+        """Make `close` leave the group, whatever the settings say. Any thread."""
         self._must_give_up_place = is_static(self._settings)
 
     def _be_refused(self, error: KafkaError) -> None:
-        """The group does not take us as we are: this consumer is void, a new one will ask again."""
+        """The group refuses us: this consumer is unusable, a new one will ask again."""
         if not self._joining.refused(error):
             raise broken(error, self._source, self._group)
 
@@ -278,10 +278,10 @@ class Intake:
         self.consumer.close()
 
     def _renew(self) -> None:
-        """Go on with a new consumer; partitions of the old one are revoked or lost."""
+        """Replace the consumer; partitions of the old one are revoked or lost."""
         self._close_consumer()
         if assigned := sorted(lane for lane in self._consumed.assigned if not input_of(lane)):
-            self._lose(assigned)  # the old one has not said so
+            self._lose(assigned)  # the old one did not report it
         self.consumer = self._new_consumer()
         self.subscribe()
 
@@ -337,7 +337,7 @@ class Intake:
         self.consumer.resume([self._place(partition)])
 
     def _start_after_gap(self, partition: int) -> None:
-        """Go on with a partition of which the next offset is not in the log any more."""
+        """Continue with a partition whose next offset is no longer in the log."""
         offset = self._consumed.started.get(partition)
         if offset is None:
             return  # it is not consumed now; where it starts is decided when it is
@@ -399,7 +399,7 @@ class Intake:
         consumer.incremental_unassign(self._all_of(numbers))
 
     def _place(self, lane: int, offset: int = OFFSET_INVALID) -> TopicPartition:
-        """A lane as the client calls it."""
+        """A lane as topic and partition, for the client."""
         return TopicPartition(self._topics[input_of(lane)], partition_of_lane(lane), offset)
 
     def _all_of(self, partitions: Iterable[int]) -> list[TopicPartition]:

@@ -14,18 +14,18 @@ from streams.sources.kafka.membership import cause_of
 log = structlog.get_logger(__name__)
 
 _FENCES_MAX: Final = 10
-"""Within two minutes: each restart of a broker may bring one, by a join of our own that it carries out late."""
+"""Limit within two minutes: each restart of a broker may cause one, by a late join of our own."""
 _REFUSED: Final = Backoff(first_s=1.0, pause_s_max=5.0)
 
 
 class Joining:
-    """One thread, that of the consumer; `is_spare` may be asked by any."""
+    """State of joining the group. Used by the consumer's thread; any thread may read `is_spare`."""
 
     def __init__(self, *, is_told_of_nothing: bool) -> None:
         """`is_told_of_nothing`: whether the client says so when we are taken in and given no partition."""
         self._is_told_of_nothing = is_told_of_nothing
         self._without_since_ms: int | None = None
-        """Since when the group, having taken us in, gives us no partition; monotonic. None: it has not, or it does."""
+        """Since when the group, of which we are a member, gives us no partition; monotonic. None: not so."""
         self._refused = 0
         """How often in a row the group has refused this worker because of its own earlier session."""
         self._refused_since_s = self._join_after_s = 0.0
@@ -48,12 +48,12 @@ class Joining:
         self._without_since_ms = None if has_partitions else monotonic_ms()
 
     def doubted(self) -> None:
-        """An error came: a member without partitions may be without them because of it."""
+        """An error occurred: a member without partitions may have none because of it."""
         if self._without_since_ms is not None:  # as when the group may not be read: that is no spare
             self._without_since_ms = monotonic_ms()
 
     def source_is_gone(self) -> None:
-        """There is nothing to be given, so that who has nothing is no spare."""
+        """The source does not exist: a member without partitions is no spare."""
         self._without_since_ms = None
 
     # --- refused by the group ---------------------------------------------------------------------------------------
@@ -68,7 +68,7 @@ class Joining:
         self._refused = 0
 
     def refused(self, error: KafkaError) -> bool:
-        """Note that the group does not take us as we are; False if it has been so for too long.
+        """Record that the group refuses us; False if that has lasted too long.
 
         Usually a stale session of this instance: one that was killed and has not expired yet (UNRELEASED_INSTANCE_ID),
         or an earlier join of ours that a broker which stood still carries out after a newer one (FENCED_INSTANCE_ID). A
@@ -92,7 +92,7 @@ class Joining:
         self._join_after_s = now + pause_s
         log.warning(
             "the group does not take this worker yet (its name is taken, as by itself before it was killed, or members "
-            "of the other protocol are in it); joining anew",
+            "of the other protocol are in it); joining again",
             error=error.str(), failures=self._refused, retry_in_s=round(pause_s, 1),
         )  # fmt: skip
         return True
@@ -102,5 +102,5 @@ class Joining:
         return max(0.0, self._join_after_s - time.monotonic()) if self._join_after_s else None
 
     def joins_again(self) -> None:
-        """A new consumer is made now."""
+        """A new consumer is being created."""
         self._join_after_s = 0.0

@@ -28,7 +28,7 @@ def consumer_config(settings: Settings, *, group: str, member: str, address: str
         "client.id": client_id_of(member, address),
         **group_config(settings, group=group, member=member),
         "enable.auto.commit": False,
-        # Tell, do not jump: intake decides where to go on, and says what is lost.
+        # Report, do not reset: intake decides where to continue, and reports what was lost.
         "auto.offset.reset": "error",
         "isolation.level": "read_committed",
         "enable.partition.eof": True,
@@ -71,7 +71,7 @@ _FATAL: Final = KafkaError._FATAL  # noqa: SLF001 - a public constant of librdka
 REFUSALS: Final = frozenset(
     {KafkaError.FENCED_INSTANCE_ID, KafkaError.UNRELEASED_INSTANCE_ID, KafkaError.GROUP_ID_NOT_FOUND}
 )
-"""Causes that void a consumer, while a new one may be taken."""
+"""Causes after which a new consumer may succeed."""
 
 
 def cause_of(error: KafkaError) -> int:

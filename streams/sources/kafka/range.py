@@ -22,7 +22,7 @@ class Range:
     """Where to end, by lane (`streams.batch.lanes`). One thread may move the ends while another one reads them."""
 
     def __init__(self, ends: Mapping[int, int], *, is_closed: bool = False, is_final: bool = True) -> None:
-        """`ends`: by lane the offset after the last one that belongs to the range.
+        """`ends`: by lane the end offset of the range.
 
         `is_closed`: whether what is held at the end is released; nothing that comes later is processed on this state.
         `is_final`: whether the ends stay as they are: the range is over once they are reached.
@@ -31,7 +31,7 @@ class Range:
         self.is_closed, self.is_final = is_closed, is_final
 
     def move(self, ends: Mapping[int, int], *, is_final: bool) -> None:
-        """Have other ends, none before the one that it had."""
+        """Set other ends, none before an earlier one."""
         self.ends = {lane: max(end, self.ends.get(lane, 0)) for lane, end in ends.items()}
         self.is_final = is_final
 
@@ -81,7 +81,7 @@ class RangeIntake(Intake):
         )
 
     def _read_again(self, ends: Mapping[int, int]) -> None:
-        """Go back to what was read beyond an end that has moved since."""
+        """Go back to records that were read beyond an end that has moved since."""
         taken = self.taken()
         for lane, offset in list(self._cut.items()):
             if ends.get(lane, 0) > offset:
