@@ -68,8 +68,10 @@ def _chunk(rng: np.random.Generator, shape: StepShape, records: int, done: int, 
         shape.schema_id,
     )
     # A copy stands in the place of a step of its own, some places after the step that it repeats.
-    of = np.arange(count)
-    copies = np.flatnonzero(rng.random(count) < COPIES)
-    of[copies] = np.maximum(copies - rng.integers(1, 200, len(copies)), 0)
+    of, is_copy = np.arange(count), rng.random(count) < COPIES
+    is_copy[0] = False
+    original = np.maximum.accumulate(np.where(is_copy, 0, of))
+    copies = np.flatnonzero(is_copy)
+    of[copies] = original[np.maximum(copies - rng.integers(1, 200, len(copies)), 0)]
     keys = [name.encode() for name in names.take(pa.array(of)).to_pylist()]
     return TrafficBatch(keys, values.take(pa.array(of)).to_pylist(), arrival.tolist(), np.zeros(count, dtype=np.int8))
