@@ -30,6 +30,8 @@ class StepShape:
     span_ms: int
     schema: str
     schema_id: int
+    delay_ms_max: int = DELAY_MS_MAX
+    """Between the time of a step and its arrival."""
 
 
 def steps(seed: int, shape: StepShape, records: int) -> Iterator[TrafficBatch]:
@@ -42,8 +44,8 @@ def steps(seed: int, shape: StepShape, records: int) -> Iterator[TrafficBatch]:
 
 
 def _chunk(rng: np.random.Generator, shape: StepShape, records: int, done: int, count: int) -> TrafficBatch:
-    arrival = shape.start_ms + DELAY_MS_MAX + (done + np.arange(count)) * shape.span_ms // records
-    event_time = arrival - rng.integers(0, DELAY_MS_MAX, count)
+    arrival = shape.start_ms + shape.delay_ms_max + (done + np.arange(count)) * shape.span_ms // records
+    event_time = arrival - rng.integers(0, shape.delay_ms_max, count)
     strange = rng.random(count) < STRANGERS
     vehicle = rng.integers(0, shape.vehicles, count) + np.where(strange, shape.vehicles, 0)
     order = rng.integers(0, max(1, records // 4), count)
