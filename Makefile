@@ -16,7 +16,7 @@ TEST_PROCESSES ?= $(shell n=$$(getconf _NPROCESSORS_ONLN); echo $$((n < 5 ? n + 
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-fast test-long check schemas fix up down deploy-tools loadtest loadtest-full wheels bench bench-sinks bench-gateway bench-query gateway-kills bench-paired bench-memory loadtest-baselines faults dlq-ordeal sinks-ordeal rolling-upgrade oncall grow-ordeal simulate simulate-grow simulate-scale rights-matrix fuzz fuzz-native audit licences sbom lock clean bench-snapshot bench-backfill bench-fleet docs docs-serve
+.PHONY: help setup run test test-fast test-long check schemas fix up down deploy-tools loadtest loadtest-full wheels bench bench-join bench-sinks bench-gateway bench-query gateway-kills bench-paired bench-memory loadtest-baselines faults dlq-ordeal sinks-ordeal rolling-upgrade oncall grow-ordeal simulate simulate-grow simulate-scale rights-matrix fuzz fuzz-native audit licences sbom lock clean bench-snapshot bench-backfill bench-fleet docs docs-serve
 
 help: ## Show this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  \033[1m%-18s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -91,6 +91,9 @@ wheels: setup ## Build the wheel, try it in fresh environments with the oldest a
 
 bench: setup ## Measure one worker against a pass-through, Kafka Streams and idiomatic Faust
 	$(BIN)/python -m loadtest.bench $(ARGS)
+
+bench-join: setup ## Measure a worker that joins 300,000 steps of orders with 1,000,000 positions, beside a pass-through
+	$(BIN)/python -m loadtest.bench --only passthrough --only join $(ARGS)
 
 bench-sinks: setup ## Measure sinks into PostgreSQL and Delta Lake beside raw COPY (~3 min)
 	$(BIN)/python -m loadtest.bench_sinks $(ARGS)

@@ -2,8 +2,8 @@
 
 Fills a topic, lets each program drain it alone, checks the worker's output with the oracle, does the same with a topic
 of orders, and measures the time from event to visible output at a steady rate. Kafka Streams drains a topic of its own
-with the same traffic; CPU time at a steady rate is measured of the worker and of Kafka Streams. Everything runs on a
-stack of its own, which is removed afterwards.
+with the same traffic; CPU time at a steady rate is measured of the worker and of Kafka Streams. A worker of another
+flow joins two topics. Everything runs on a stack of its own, which is removed afterwards.
 Exit status: 0 measured, 1 it could not be, 100 measured, but the oracle found the worker's output wrong.
 """
 
@@ -18,10 +18,10 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from loadtest.baselines.run import Compared
-from loadtest.comparison import DEFAULT_PARTS, Folders, Options, Part
+from loadtest.joins.bench import BenchWithJoin
 from loadtest.oracle.check import print_report
 from loadtest.oracle.compare import Report
+from loadtest.parts import DEFAULT_PARTS, Folders, Options, Part
 from loadtest.program import run_to_the_end
 from loadtest.report import RESULTS, ResultName, Results, ResultsFolder, named, print_results
 from streams.errors import FoundSomething
@@ -50,6 +50,8 @@ def command(
     *,
     events: Annotated[int, typer.Option(min=1_000, help="Records for worker and pass-through.")] = 1_000_000,
     orders_events: Annotated[int, typer.Option(min=1_000, help="Records of orders for the worker.")] = 500_000,
+    join_positions: Annotated[int, typer.Option(min=1_000, help="Positions for the join.")] = 1_000_000,
+    join_steps: Annotated[int, typer.Option(min=1_000, help="Steps of orders that are joined.")] = 300_000,
     partitions: Annotated[int, typer.Option(min=1, help="Partitions of every topic.")] = 12,
     faust_events: Annotated[int, typer.Option(min=100, help="Records that Faust drains.")] = 20_000,
     latency_s: Annotated[int, typer.Option(min=1, help="Seconds at 10,000 events/s, after a warm-up.")] = 20,
@@ -78,6 +80,8 @@ def command(
         memory_s=max(60, memory_s // share),
         seed=seed,
         steady_s=max(5, steady_s // share),
+        join_positions=join_positions // share,
+        join_steps=join_steps // share,
         parts=frozenset(only or DEFAULT_PARTS) - frozenset(skip or ()),
     )
     console = Console()
@@ -91,7 +95,7 @@ def command(
             folders = Folders(Path(scratch), root / results.name)
             console.print("starting the stack")
             with _stack(folders.data / "stack", use_running=use_running) as settings, bars:
-                bench = Compared(settings, options, folders, bars)
+                bench = BenchWithJoin(settings, options, folders, bars)
                 with closing(bench):
                     results.runs.extend(bench.runs())
             wrong = {name: report for name, report in bench.oracles.items() if not report.ok}

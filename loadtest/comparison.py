@@ -4,8 +4,6 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from enum import StrEnum
-from pathlib import Path
 from typing import Final
 
 from rich.progress import Progress
@@ -18,6 +16,7 @@ from loadtest.oracle.check import Limits, Topics
 from loadtest.oracle.compare import Report
 from loadtest.oracle.parallel import check_by_partition
 from loadtest.oracle.windows import Window, windows_of
+from loadtest.parts import Folders, Options, Part
 from loadtest.prepare import prepare_pipeline
 from loadtest.recovery import Recovery, measure_restart, measure_restore
 from loadtest.report import Run
@@ -41,49 +40,6 @@ WATERMARK_MS_MAX: Final = 2_000
 """How far the newest event of a partition may be behind the newest of its topic."""
 STALL_S_MAX: Final = 60.0
 READY_S_MAX: Final = 120.0
-
-
-class Part(StrEnum):
-    """What can be measured by itself."""
-
-    PASSTHROUGH = "passthrough"
-    GPS = "gps"
-    WINDOWS = "windows"
-    RECOVERY = "recovery"
-    ORDERS = "orders"
-    FAUST = "faust"
-    LATENCY = "latency"
-    STEADY = "steady"
-    KAFKA_STREAMS = "kafka-streams"
-    MEMORY = "memory"
-
-
-DEFAULT_PARTS: Final = frozenset(Part) - {Part.MEMORY}
-"""Memory takes its time, and a topic of its own."""
-
-
-@dataclass(frozen=True, slots=True)
-class Options:
-    """Sizes of one invocation."""
-
-    events: int
-    orders_events: int
-    partitions: int
-    faust_events: int
-    latency_s: int
-    memory_s: int
-    seed: int
-    parts: frozenset[Part]
-    steady_s: int = 0
-    """0: no steady traffic."""
-
-
-@dataclass(frozen=True, slots=True)
-class Folders:
-    """Where the programs under measurement keep their state, and where their logs go."""
-
-    data: Path
-    logs: Path
 
 
 @dataclass(frozen=True, slots=True)

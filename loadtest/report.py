@@ -135,13 +135,14 @@ class Results:
         return next((run for run in self.runs if run.scenario == scenario), None)
 
     def ratios(self) -> dict[str, float]:
-        """Events per CPU-second of the worker over those of each reference."""
+        """Events per CPU-second of the worker over those of each reference; `_by_join`: of the worker that joins."""
         gps = self.run("bench-gps")
         found = {}
         pairs = [
             (name, gps, self.run(f"bench-{name.replace('_', '-')}"))
             for name in ("passthrough", "kafka_streams", "kafka_streams_warm", "faust", "quix")
         ]
+        pairs.append(("passthrough_by_join", self.run("bench-join"), self.run("bench-passthrough")))
         pairs.append(("steady_kafka_streams", self.run("bench-steady"), self.run("bench-steady-kafka-streams")))
         for name, run, reference in pairs:
             if run and reference and run.events_per_cpu_second and reference.events_per_cpu_second:

@@ -16,6 +16,8 @@ from tests.merged import LATENESS_MS, NAMES, SEEN, Fed, of_partition
 
 JOINED = SEEN
 NONE = -1
+KEYLESS = 100
+"""Left events of this sequence, or a larger one, have no key of the join: nothing matches them."""
 
 Joined = tuple[str, int, int, int]
 """Key, time and sequence of the left event, and which right one: its time and sequence as one number."""
@@ -26,14 +28,18 @@ def place_of(time: int, sequence: int) -> int:
     return time * 10 + sequence
 
 
-def streams_of() -> dict[str, Stream]:
-    return {
+def streams_of(*, by_note: bool = False) -> dict[str, Stream]:
+    """`by_note`: left events are joined by their note."""
+    found = {
         name: source(
             f"{name}.v1", key="key", fields=("value",), texts=("note",), out_of_orderness=f"{LATENESS_MS}ms", idle="1m",
             skew="1h",
         ).deduplicate("1m").reorder()
         for name in NAMES
     }  # fmt: skip
+    if by_note:
+        found["left"] = found["left"].key_by("note")
+    return found
 
 
 def columns(keys: Objects, rows: Rows) -> pa.RecordBatch:
@@ -44,6 +50,12 @@ def columns(keys: Objects, rows: Rows) -> pa.RecordBatch:
     matched = np.ascontiguousarray(rows["matched"])
     time, value = np.where(matched, rows["right.event_time"], 0), np.where(matched, rows["right.value"], 1)
     assert not np.isnan(rows["left.value"]).any()
+    if "left.note" in (rows.dtype.names or ()) and "left.key" in (rows.dtype.names or ()) and keys.tolist() != [b"key"]:
+        notes, sequences = rows["left.note"].tolist(), rows["sequence"].tolist()
+        assert all(
+            (key == b"") == (sequence >= KEYLESS) for key, sequence in zip(keys.tolist(), sequences, strict=True)
+        )
+        assert all(not note or note == key for key, note in zip(keys.tolist(), notes, strict=True))
     assert np.isnan(rows["right.value"][~matched]).all()
     if "right.event_id" in (rows.dtype.names or ()):
         assert [one is not None for one in rows["right.event_id"].tolist()] == matched.tolist()
@@ -72,9 +84,12 @@ class Latest:
     grace_ms: int = 0
     outer: bool = True
 
-    def flow(self) -> Flow:
+    def flow(self, *, by_note: bool = False) -> Flow:
         """As it is declared."""
-        given: dict[str, Any] = streams_of() | {"within": f"{self.within_ms}ms", "grace": f"{self.grace_ms}ms"}
+        given: dict[str, Any] = streams_of(by_note=by_note) | {
+            "within": f"{self.within_ms}ms",
+            "grace": f"{self.grace_ms}ms",
+        }
         return Flow("pair", join_latest(**given, to=JOINED, columns=columns, outer=self.outer))
 
     def due(self, logs: Mapping[str, Sequence[Fed]], partitions: int) -> list[Joined]:
@@ -86,6 +101,9 @@ class Latest:
         for watermark, (name, key, time, sequence) in of_partition(logs, number, partitions)[0]:
             if name == "right":
                 known.append((key, time, sequence))
+                continue
+            if sequence >= KEYLESS:
+                yield "", time, sequence, NONE
                 continue
             kept_from = watermark - self.within_ms - self.grace_ms
             found = [
@@ -107,9 +125,9 @@ class Interval:
     outer: bool = True
     matches_max: int = 100
 
-    def flow(self) -> Flow:
+    def flow(self, *, by_note: bool = False) -> Flow:
         """As it is declared."""
-        given: dict[str, Any] = streams_of() | {
+        given: dict[str, Any] = streams_of(by_note=by_note) | {
             "before": f"{self.before_ms}ms",
             "after": f"{self.after_ms}ms",
             "grace": f"{self.grace_ms}ms",
@@ -133,6 +151,9 @@ class Interval:
         waiting: list[tuple[int, int, tuple[str, int, int], list[bool]]] = []
         for place, (watermark, (name, key, time, sequence)) in enumerate(events):
             yield from self._closed(waiting, watermark)
+            if name == "left" and sequence >= KEYLESS:
+                yield "", time, sequence, NONE
+                continue
             own, other = (key, time, sequence), seen["right" if name == "left" else "left"]
             back, ahead, kept = self.before_ms, self.after_ms, self.before_ms
             if name == "right":
@@ -174,15 +195,15 @@ class Table:
     ttl_ms: int = 0
     outer: bool = True
 
-    def flow(self) -> Flow:
+    def flow(self, *, by_note: bool = False) -> Flow:
         """As it is declared."""
         rows = table(
             "right.v1", key="key", time="event_time", order="sequence", fields=("value",), texts=("note",),
             out_of_orderness=f"{LATENESS_MS}ms", idle="1m",
         )  # fmt: skip
         joined = join_table(
-            left=streams_of()["left"], right=rows, to=JOINED, columns=columns, as_of=self.as_of, outer=self.outer,
-            history=f"{self.history_ms}ms", ttl=f"{self.ttl_ms}ms",
+            left=streams_of(by_note=by_note)["left"], right=rows, to=JOINED, columns=columns, as_of=self.as_of,
+            outer=self.outer, history=f"{self.history_ms}ms", ttl=f"{self.ttl_ms}ms",
         )  # fmt: skip
         return Flow("pair", joined)
 
@@ -195,6 +216,9 @@ class Table:
         for watermark, (name, key, time, sequence) in of_partition(logs, number, partitions, ("right",))[0]:
             if name == "right":
                 rows.setdefault(key, []).append((time, sequence))
+                continue
+            if sequence >= KEYLESS:
+                yield "", time, sequence, NONE
                 continue
             found = rows.get(key, [])
             asked = max(time, watermark)

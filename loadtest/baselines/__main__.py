@@ -18,7 +18,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from loadtest.baselines.run import Baselines, find_quix
-from loadtest.comparison import Folders, Options
+from loadtest.parts import Folders, Options
 from loadtest.program import run_to_the_end
 from loadtest.report import RESULTS, ResultName, Results, ResultsFolder, faults, named, print_results
 from streams.errors import FoundSomething

@@ -10,9 +10,10 @@ from typing import Final
 import loadtest
 from loadtest.baselines.kafka_streams.build import MAIN, built
 from loadtest.baselines.steady import WARM_UP_S, measure_steady
-from loadtest.comparison import EVENTS_PER_TICK, READY_S_MAX, Bench, Part
+from loadtest.comparison import EVENTS_PER_TICK, READY_S_MAX, Bench
 from loadtest.fleet import Fleet, FleetShape
 from loadtest.latency import LIVE_PREFIX
+from loadtest.parts import Part
 from loadtest.report import Run
 from loadtest.subject import Drain, Subject, wait_until_ready
 from loadtest.worker import free_port

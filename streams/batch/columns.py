@@ -44,3 +44,8 @@ def object_rows(rows: Sequence[Objects], count: int) -> Objects:
     for position, row in enumerate(rows):
         array[position] = row
     return array
+
+
+def has_text(column: Objects) -> Bools:
+    """Where a column of texts has one: neither null nor empty."""
+    return np.array([bool(text) for text in column.tolist()], dtype=np.bool_)

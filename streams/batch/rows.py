@@ -232,7 +232,7 @@ def unpack_rows(dtype: np.dtype[Any], packed: Sequence[bytes]) -> Rows:
 
 def text_bytes(rows: Rows) -> int:
     """Bytes of all texts in `rows`."""
-    return sum(len(text) for name in _texts(rows.dtype) for text in rows[name].tolist() if text is not None)
+    return sum(sum(map(len, filter(None, rows[name].tolist()))) for name in _texts(rows.dtype))
 
 
 def _texts(dtype: np.dtype[Any]) -> list[str]:

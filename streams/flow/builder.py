@@ -204,7 +204,8 @@ class Stream:
         own group and state; the one before is called `<flow>-key_by-<name>`. Events are written exactly once, in the
         transaction of their offsets, and come out of `key_by` unique and in order, as after `reorder`.
 
-        Events without a value in the field are dropped and counted as `null_key`. Events of one new key come from
+        Events without a value in the field are counted as `null_key` and go no further; on the left of a join with
+        `outer=True` they go on under the key that they have, and match nothing. Events of one new key come from
         several partitions, which are not read at the same pace: `out_of_orderness` (default: that of the source) is how
         far they may be apart; later events go to the topic's `.late`. `idle` as for `source`.
 
@@ -262,6 +263,22 @@ class Rekeyed:
     field: str
     name: str
     """Name of the step, unique within the flow."""
+    passes_null: bool = False
+    """Whether events without a value in the field go on, under the key that they have."""
+
+
+def passing_null_keys(stream: Stream) -> Stream:
+    """The stream that begins with `key_by`, with the events too that have no value in the field.
+
+    The field is one of its texts then, so that they are told from others; their key is the one that they had before.
+    """
+    begun, *steps = stream.way
+    assert isinstance(begun.verb, Source) and begun.rekeyed is not None  # noqa: S101, PT018 - of `key_by`
+    verb = replace(begun.verb, texts=(*begun.verb.texts, begun.verb.key))
+    found = replace(begun, verb=verb, rekeyed=replace(begun.rekeyed, passes_null=True))
+    for step in steps:
+        found = replace(step, upstream=found)
+    return found
 
 
 def source(
@@ -412,7 +429,7 @@ def _named(stream: Stream, flow: str, stages: dict[str, Flow], known: dict[int, 
             raise ValueError(
                 f"flow {flow!r}: two steps are called key_by:{rekeyed.name}: give them different names (name=...)"
             )
-        before = Flow(stage, rekeyed.stream.process(Rekey(topic, rekeyed.field)))
+        before = Flow(stage, rekeyed.stream.process(Rekey(topic, rekeyed.field, rekeyed.passes_null)))
         stages |= {each.name: each for each in (*before.stages, before)}
         found = replace(stream, verb=replace(stream.verb, topic=topic))
     elif upstream is not stream.upstream or beside != stream.beside:

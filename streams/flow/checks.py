@@ -105,6 +105,8 @@ def _check_source(source: Source) -> None:
         else (source.id, source.key, source.time, source.order)
     )
     named = (*roles, *source.fields, *source.texts)
+    if source.is_internal and source.key in source.texts:
+        named = tuple(name for name in named if name != source.key)  # it is read to tell events that have none
     twice = [name for name, count in Counter(named).items() if count > 1]
     if twice:
         raise ValueError(f"the field {twice[0]!r} is named twice by source({source.topic!r})")

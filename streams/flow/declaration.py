@@ -273,6 +273,8 @@ class Pipeline:
     @property
     def masks_keys(self) -> bool:
         """Whether keys of the flow are personal data."""
+        if self.key_field in self.text_fields:  # an event without a value there has the key that it had before
+            return not self.personal.isdisjoint((self.key_field, *self.text_fields))
         return self.key_field in self.personal
 
     @property

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 from streams.batch.events import Fields
 from streams.flow.bounds import BOUNDS_DEFAULT
-from streams.flow.builder import Stream, source
+from streams.flow.builder import Stream, passing_null_keys, source
 from streams.flow.durations import Duration, milliseconds
 from streams.flow.plan import Deduplicate, Merge, Reorder, Source
 from streams.limits import JOIN_MATCHES_DEFAULT, JOIN_MATCHES_MAX
@@ -74,7 +74,8 @@ def join_latest(
     of `to`: `keys` are bytes, `rows` a structured array with `event_id`, `event_time` and `sequence` of the left event,
     `matched`, the right event's time as `<right>.event_time`, and the fields of both as `<name>.<field>` (numbers are
     doubles, null is NaN; texts are bytes or None). With `outer` a left event without a right one has a row too, in
-    which `matched` is false and the right fields are null; else it is counted as `unmatched`.
+    which `matched` is false and the right fields are null; else it is counted as `unmatched`. With `key_by` on the left
+    and `outer`, that is so too of an event without a value in the field: it is one of the texts then, and null.
 
     Right events are kept until the watermark is `within` and `grace` beyond them. A left event that is passed when the
     watermark is up to `grace` beyond it, since it arrived after those of other keys, is joined as if it had arrived in
@@ -86,6 +87,7 @@ def join_latest(
         ValueError: there are not two streams, they cannot be merged, or `within` or `grace` is no duration.
 
     """
+    streams = _with_null_keys(streams) if outer else streams
     left, right = _sides("join_latest", streams)
     within_ms = milliseconds(within, what=f"the time within which {to} joins", least_ms=1)
     grace_ms = milliseconds(grace, what=f"the grace of {to}")
@@ -129,6 +131,7 @@ def join_interval(
             from 1 to 10,000.
 
     """
+    streams = _with_null_keys(streams) if outer else streams
     left, right = _sides("join_interval", streams)
     if not 1 <= matches_max <= JOIN_MATCHES_MAX:
         raise ValueError(f"matches_max of {to} is {matches_max}: it is a number from 1 to {JOIN_MATCHES_MAX}")
@@ -204,6 +207,7 @@ def join_table(
             or `history` or `ttl` is no duration.
 
     """
+    streams = _with_null_keys(streams) if outer else streams
     left, right = _sides("join_table", streams)
     if not list(streams.values())[1].source.is_table:
         raise ValueError(f"join_table: {right.name} is no table: table({right.name}...) reads one")
@@ -219,8 +223,24 @@ def join_table(
     )  # fmt: skip
 
 
+def _with_null_keys(streams: Mapping[str, Stream]) -> dict[str, Stream]:
+    """The streams of an outer join: with `key_by`, the left one has its events without a value in the field too."""
+    first = next(iter(streams), None)
+    return {
+        name: passing_null_keys(stream) if name == first and stream.source.is_internal else stream
+        for name, stream in streams.items()
+    }
+
+
 def _sides(verb: str, streams: Mapping[str, Stream]) -> tuple[Side, Side]:
     if len(streams) != 2:
         raise ValueError(f"{verb} takes two streams by name, the left one first")
-    left, right = (Side(name, Fields(stream.source.fields, stream.source.texts)) for name, stream in streams.items())
+    left, right = (_side(name, stream) for name, stream in streams.items())
     return left, right
+
+
+def _side(name: str, stream: Stream) -> Side:
+    read, rekeyed = stream.source, stream.way[0].rekeyed
+    if rekeyed is None or not rekeyed.passes_null:
+        return Side(name, Fields(read.fields, read.texts))
+    return Side(name, Fields(read.fields, read.texts), read.key, rekeyed.stream.source.key)

@@ -133,8 +133,7 @@ class NativeClients:
 
 @functools.cache
 def native_clients(mode: Mode) -> NativeClients | None:
-    """The native clients according to the setting; None: Python moves the records, because `mode` is `off`
-    or because it is not possible here.
+    """The native clients, according to the setting; None where Python moves the records (`off`, or not possible here).
 
     Raises:
         UsageError: the mode is `on`, and it is not possible.

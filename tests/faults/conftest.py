@@ -1,13 +1,14 @@
 """The scene of a fault test: its row and the fault's name come from the marker, its results go to the summary."""
 
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
 
 import pytest
 
 from streams.local.stack import Stack
 from tests.faults.harness import Result, Scene, scene_of
+from tests.faults.joined import join_scene_of
 from tests.faults.proxy import Proxy
 from tests.faults.results import PROPERTY
 
@@ -40,10 +41,14 @@ def result(request: pytest.FixtureRequest) -> Iterator[Result]:
 
 
 @pytest.fixture
-def make_scene(stack: Stack, tmp_path: Path, result: Result) -> Iterator[Callable[..., Scene]]:
-    """Make a scene with these members and this environment."""
+def make_scene(
+    request: pytest.FixtureRequest, stack: Stack, tmp_path: Path, result: Result
+) -> Iterator[Callable[..., Scene]]:
+    """Make a scene with these members and this environment, of the flow that the test is parametrised by."""
+    made: dict[str, Callable[..., AbstractContextManager[Scene]]] = {"gps": scene_of, "join": join_scene_of}
+    of = made[getattr(request, "param", "gps")]
     with ExitStack() as exits:
-        yield lambda *members, **options: exits.enter_context(scene_of(stack, tmp_path, result, *members, **options))
+        yield lambda *members, **options: exits.enter_context(of(stack, tmp_path, result, *members, **options))
 
 
 @pytest.fixture

@@ -6,6 +6,7 @@ The records are collected by `tests.faults.results`, which makes the table.
 import json
 import os
 import signal
+import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -15,6 +16,7 @@ from typing import Any, Final
 from urllib.request import urlopen
 
 import psutil
+import pytest
 from confluent_kafka import IsolationLevel, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, OffsetSpec
 from prometheus_client.parser import text_string_to_metric_families
@@ -47,6 +49,12 @@ REJECTS: Final = dict.fromkeys(REJECTS_IN_TRAFFIC, 0.0003)
 """Of every kind; each one costs as much as thousands of good records, and the machine may be busy."""
 RECOVERY_S_MAX: Final = 180.0
 READY_S_MAX: Final = 180.0
+BOTH_FLOWS: Final = pytest.mark.parametrize(
+    "make_scene",
+    [pytest.param("gps", id=pytest.HIDDEN_PARAM), pytest.param("join", id="joined flow", marks=pytest.mark.slow)],
+    indirect=True,
+)
+"""Once with the flow of positions, once with one that joins them with orders."""
 FENCED: Final = 3
 """Exit status of a worker whose place another one has taken."""
 
@@ -78,6 +86,7 @@ class Scene:
     result: Result
     environment: Mapping[str, str]
     limits: Limits = LIMITS
+    flow: str = GPS.name
     _struck_at: float = 0.0
 
     @property
@@ -143,6 +152,29 @@ class Scene:
         assert report.ok, f"SEED={SEED} {self.result}\n{report}\n{worker.log} ends:\n{worker.printed()[-3000:]}"
         assert report.clean > 0
         return report
+
+    def settle(self, worker: Worker) -> None:
+        """Have the open transaction of a dead worker aborted, as its successor's first step would."""
+        identity = (worker.data_dir / "worker.id").read_text()
+        config = {
+            "bootstrap.servers": self.stack.bootstrap_servers,
+            "transactional.id": f"streams-{self.flow}-{identity}",
+        }
+        Producer(config, logger=librdkafka_log).init_transactions(60)
+
+    def nothing_is_visible_too_early(self) -> None:
+        """No visible output stems from a record that the group has not committed."""
+        nothing_beyond_the_committed_offsets_is_visible(self)
+
+    def stop(self) -> None:
+        """End whichever worker runs, frozen or not."""
+        for worker in self.workers:
+            if worker.is_running:
+                os.kill(worker.pid, signal.SIGCONT)
+                try:
+                    worker.terminate()
+                except subprocess.TimeoutExpired:
+                    worker.kill()
 
     def note(self, text: str) -> None:
         """Say something in the summary."""
@@ -223,13 +255,6 @@ def for_seconds(seconds: float, holds: Callable[[], bool], what: str) -> None:
 
 
 # --- looking at topics ------------------------------------------------------------------------------------------------
-
-
-def settle(stack: Stack, worker: Worker) -> None:
-    """Have the open transaction of a dead worker aborted, as its successor's first step would."""
-    identity = (worker.data_dir / "worker.id").read_text()
-    config = {"bootstrap.servers": stack.bootstrap_servers, "transactional.id": f"streams-gps-{identity}"}
-    Producer(config, logger=librdkafka_log).init_transactions(60)
 
 
 def open_transactions(stack: Stack) -> dict[str, int]:

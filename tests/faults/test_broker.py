@@ -10,7 +10,19 @@ import pytest
 from logistics.flows.gps import GPS
 from streams.local.stack import Stack
 from tests.faults.disk import SmallDisk
-from tests.faults.harness import READY_S_MAX, Result, Scene, cpu_s, for_seconds, frozen, lines, metric, rss_mb, scene_of
+from tests.faults.harness import (
+    BOTH_FLOWS,
+    READY_S_MAX,
+    Result,
+    Scene,
+    cpu_s,
+    for_seconds,
+    frozen,
+    lines,
+    metric,
+    rss_mb,
+    scene_of,
+)
 from tests.faults.proxy import Faults, Proxy
 from tests.integration.workers import PARTITIONS, wait_until
 
@@ -24,6 +36,7 @@ STRANDED = "the Kafka client has lost every broker and does not look for them ag
 
 
 @pytest.mark.timeout(900)
+@BOTH_FLOWS
 @pytest.mark.fault(row=8, what="broker restarted")
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL], ids=["clean", "hard"])
 def test_the_worker_goes_on_by_itself_each_time_the_broker_restarts(scene: Scene, how: signal.Signals) -> None:

@@ -11,7 +11,7 @@ from confluent_kafka import TopicPartition
 from logistics.flows.gps import GPS
 from streams.limits import CHECKPOINT_INTERVAL_MS
 from tests.faults.disk import SmallDisk
-from tests.faults.harness import READY_S_MAX, Scene, for_seconds, lines, metric
+from tests.faults.harness import BOTH_FLOWS, READY_S_MAX, Scene, for_seconds, lines, metric
 from tests.integration.kafka_helpers import admin_of
 from tests.integration.workers import PARTITIONS, wait_until
 
@@ -99,6 +99,7 @@ def lose_current(store: Path) -> None:
     (store / "CURRENT").unlink()
 
 
+@BOTH_FLOWS
 @pytest.mark.fault(row=13, what="damaged state")
 @pytest.mark.parametrize(
     ("damage", "quarantined"),
@@ -119,11 +120,11 @@ def test_damaged_state_is_never_served(scene: Scene, damage: Callable[[Path], No
         scene.flows()
         assert worker.terminate() == 0
         for partition in range(PARTITIONS):
-            damage(worker.data_dir / GPS.name / str(partition))
+            damage(worker.data_dir / scene.flow / str(partition))
         scene.start()
         scene.struck()
         worker.wait_ready(READY_S_MAX)
-        aside = sorted(path.name for path in (worker.data_dir / GPS.name).glob("*.corrupt-*"))
+        aside = sorted(path.name for path in (worker.data_dir / scene.flow).glob("*.corrupt-*"))
         assert len(aside) in quarantined
         assert len(aside) == len(lines(worker, QUARANTINED))
         scene.recovers()

@@ -12,6 +12,7 @@ import pytest
 from streams.early import TERMINATED
 from streams.limits import SESSION_TIMEOUT_MS
 from tests.faults.harness import (
+    BOTH_FLOWS,
     FENCED,
     READY_S_MAX,
     SEED,
@@ -20,9 +21,7 @@ from tests.faults.harness import (
     frozen,
     lines,
     metric,
-    nothing_beyond_the_committed_offsets_is_visible,
     open_transactions,
-    settle,
 )
 from tests.integration.workers import PARTITIONS, Worker, wait_until
 
@@ -44,19 +43,21 @@ def dies_at(scene: Scene, step: str, number: int) -> None:
 
 
 @pytest.mark.slow
+@BOTH_FLOWS
 @pytest.mark.fault(row=1, what="worker dies before offsets are sent")
 def test_nothing_of_a_cycle_is_visible_when_the_worker_dies_before_offsets_are_sent(scene: Scene) -> None:
     with scene.load():
         for number, step in enumerate(["begun", "produced", "journalled"] * 2, 1):
             dies_at(scene, step, number * 2)
-            settle(scene.stack, scene.worker)
-            nothing_beyond_the_committed_offsets_is_visible(scene)
+            scene.settle(scene.worker)
+            scene.nothing_is_visible_too_early()
         scene.start()
         scene.recovers()
     scene.exactly_once()
 
 
 @pytest.mark.slow
+@BOTH_FLOWS
 @pytest.mark.fault(row=2, what="worker dies between commit and RocksDB write")
 def test_the_journal_brings_state_forward_when_the_worker_dies_behind_the_commit(scene: Scene) -> None:
     with scene.load():
@@ -100,6 +101,7 @@ def test_a_stopped_worker_leaves_within_its_grace_time_and_no_transaction_open(s
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
+@BOTH_FLOWS
 @pytest.mark.fault(row=4, what="zombie: frozen beyond the session timeout, then woken")
 def test_a_zombie_is_fenced_or_rejoins_cleanly(make_scene: MakeScene) -> None:
     scene = make_scene("a", "b")
@@ -176,6 +178,7 @@ def test_a_zombie_that_comes_back_before_its_commit_does_owns_what_it_is_given(s
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
+@BOTH_FLOWS
 @pytest.mark.fault(row=5, what="rebalance storm: 20 joins, 20 leaves")
 def test_a_partition_has_one_owner_at_any_time_in_a_storm_of_rebalances(make_scene: MakeScene) -> None:
     """Five guests take turns, each away for longer than the group keeps a place: every return is a true join."""

@@ -5,9 +5,10 @@ from typing import Any
 import pytest
 
 from loadtest.bench import passthrough_shortfall
-from loadtest.comparison import Part, open_ms, windows_run
+from loadtest.comparison import open_ms, windows_run
 from loadtest.memory import Memory
 from loadtest.oracle.compare import Report
+from loadtest.parts import Part
 from loadtest.report import Results, Run, cells, named, notes
 from streams.errors import UsageError
 
@@ -60,6 +61,7 @@ def test_parts_are_named_after_their_scenarios() -> None:
         "latency",
         "steady",
         "kafka-streams",
+        "join",
         "memory",
     ]
 

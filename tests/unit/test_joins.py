@@ -1,6 +1,7 @@
 """Joins of two inputs: what is joined follows from the logs, whichever input is read first, and whatever happens."""
 
 import random
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -59,6 +60,54 @@ def test_crashes_spills_and_an_empty_disk_change_nothing(schemas: Path, model: M
         driver = FlowDriver(model.flow(), schemas=schemas, partitions=2)
         feed(driver, logs, rng, crash=rng.choice(list(Crash)), lose_disk=True, spill=True, expire=True)
         assert rows_of(driver) == model.due(logs, 2), seed
+
+
+DAY_MS = 86_400_000
+
+
+@pytest.mark.parametrize("kind", ["latest", "interval", "table"])
+@pytest.mark.parametrize("ahead", NAMES)
+def test_clocks_that_are_a_day_apart_change_nothing_but_what_matches(schemas: Path, kind: str, ahead: str) -> None:
+    """What is ahead waits in the merge, and in the store, until the other input has come so far, or is idle."""
+    model, rng = MODELS[kind], random.Random(7)
+    logs = random_logs(rng, events=40, begins=(10_000,))
+    apart = {
+        name: [replace(one, time=one.time + DAY_MS * (name == ahead)) for one in log] for name, log in logs.items()
+    }
+    behind = next(name for name in NAMES if name != ahead)
+    last = max(one.time for one in apart[ahead])
+    caught_up = {**apart, behind: [*apart[behind], *(Fed(behind, key, last, 1) for key in "abcd")]}
+    driver = FlowDriver(model.flow(), schemas=schemas, partitions=2)
+    feed(driver, caught_up, rng, spill=True)
+    assert rows_of(driver) == model.due(caught_up, 2)
+    assert rows_of(driver)
+
+
+@pytest.mark.parametrize("loses_disk", [False, True])
+def test_an_input_that_is_silent_for_an_hour_holds_up_nothing_and_is_joined_again(
+    schemas: Path, *, loses_disk: bool
+) -> None:
+    driver = FlowDriver(Latest(1_800_000).flow(), schemas=schemas)
+    hour = 3_600_000
+
+    def found() -> dict[int, int]:
+        return {row[1]: row[-1] for row in rows_of(driver)}
+
+    driver.feed(Fed("right", "a", 10_000, 1).event(), of="right")
+    driver.feed(Fed("left", "a", 20_000, 1).event(), of="left")
+    for minute in range(5, 65, 5):  # the right input is silent, the left one is not
+        driver.feed(Fed("left", "a", minute * 60_000, minute).event(), of="left")
+        driver.advance("61s")
+    assert found()[20_000] == place_of(10_000, 1)
+    assert found()[300_000] == place_of(10_000, 1)
+    assert found()[45 * 60_000] == NONE  # what it has said is too old by then
+    if loses_disk:
+        driver.lose_disk()
+    for name, time in (("right", hour + 600_000), ("left", hour + 601_000)):
+        driver.feed(Fed(name, "a", time, 2).event(), of=name)
+    driver.advance("10m")
+    assert found()[hour + 601_000] == place_of(hour + 600_000, 2)
+    assert len(found()) == 14
 
 
 def test_left_events_without_a_match_come_out_when_time_passes(schemas: Path) -> None:

@@ -32,12 +32,13 @@ def test_orders_meet_the_vehicle_that_they_name(schemas: Path) -> None:
     driver.advance("1m")
     speeds = {f"v{number % 5}": 100.0 + number for number in range(20)}
     assert placed(driver) == {
-        (f"v{number % 6}", f"order-{number}", speeds.get(f"v{number % 6}")) for number in range(12)
+        *((f"v{number % 6}", f"order-{number}", speeds.get(f"v{number % 6}")) for number in range(12)),
+        ("", "order-12", None),
     }
     moved = driver.read(INTERNAL)
-    assert len(moved) == 12
+    assert len(moved) == 13
     assert all(record.partition == partition_of(record.key or b"", 3) for record in moved)
-    assert {(record.key or b"").decode() for record in moved} == {f"v{number}" for number in range(6)}
+    assert {(record.key or b"").decode() for record in moved} == {*(f"v{number}" for number in range(6)), "order-12"}
     assert all(record.fields["order_id"].startswith("order-") for record in moved)
     assert driver.dead_letters() == []
     assert driver.late() == []

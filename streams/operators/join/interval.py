@@ -11,7 +11,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from streams.batch.columns import TIME_MIN, Bools, Int64
+from streams.batch.columns import TIME_MIN, Bools, Float64, Int64
 from streams.batch.events import Events
 from streams.batch.refs import byte_objects
 from streams.batch.rows import Rows, empty_rows
@@ -29,6 +29,7 @@ from streams.operators.join.side import (
     UNMATCHED,
     JoinSpec,
     Side,
+    left_rows,
     set_fields,
     unmatched_rows,
 )
@@ -38,6 +39,8 @@ from streams.operators.trace import NEVER, WatermarkTrace
 
 BEYOND: Final = "beyond_matches"
 """What pairs are counted as that are not written, since one of their events has `matches_max` others."""
+_NOWHERE: Final = -1
+"""Stands for the input of left events that have no key of the join."""
 _PASSED: Final = "passed"
 """Column of kept events: the watermark at which they were passed."""
 
@@ -132,6 +135,7 @@ class JoinIntervalOperator(JoinOperator[JoinInterval]):
         found = _Found()
         if len(events):
             events = self._keys.located(events)
+            self._pass_without_key(events, found)
             self._remember(events, trace.prior)
             for number in (LEFT, RIGHT):
                 dropped[BEYOND] += self._pairs(events, trace.prior, number, found)
@@ -154,10 +158,28 @@ class JoinIntervalOperator(JoinOperator[JoinInterval]):
     def _open_from(self, watermark: int) -> int:
         return TIME_MIN if watermark == TIME_MIN else watermark - self._spec.left_ms
 
+    def _inputs(self, events: Events) -> Float64:
+        """Number of the input of each event; none of left ones that have no key of the join."""
+        numbers = events.number(INPUT)
+        if not self._spec.left.key_field:
+            return numbers
+        left = np.flatnonzero(numbers == LEFT)
+        numbers = numbers.copy()
+        numbers[left[~self._spec.left.has_key(events, left)]] = _NOWHERE
+        return numbers
+
+    def _pass_without_key(self, events: Events, found: "_Found") -> None:
+        """Write the left events that have no key of the join at once: nothing ever matches them."""
+        spec = self._spec
+        at = np.flatnonzero(self._inputs(events) == _NOWHERE)
+        if len(at):
+            rows, none = left_rows(spec, events, at), np.zeros(len(at), dtype=np.int64)
+            found.add(at, none, none, events.slot[at], rows, is_pair=True)
+
     def _remember(self, events: Events, prior: Int64) -> None:
         """Keep the events of both sides, numbered together."""
         self._first = max(self.left.next_number, self.right.next_number)
-        numbers, of_input = self._first + np.arange(len(events)), events.number(INPUT)
+        numbers, of_input = self._first + np.arange(len(events)), self._inputs(events)
         for side, kept, dtype, number in zip(
             (self._spec.left, self._spec.right), (self.left, self.right), self._spec.dtypes, (LEFT, RIGHT), strict=True
         ):
@@ -173,7 +195,7 @@ class JoinIntervalOperator(JoinOperator[JoinInterval]):
     def _pairs(self, events: Events, prior: Int64, number: int, found: "_Found") -> int:
         """Join the events of an input with those of the other one before them; returns how many pairs are left out."""
         spec = self._spec
-        mine = np.flatnonzero(events.number(INPUT) == number)
+        mine = np.flatnonzero(self._inputs(events) == number)
         if not len(mine):
             return 0
         kept, kept_ms, earlier_ms, later_ms = (

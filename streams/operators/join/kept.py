@@ -18,6 +18,7 @@ import numpy as np
 from streams.batch.columns import TIME_MIN, Bools, Int64, Objects, objects
 from streams.batch.rows import Rows, empty_rows
 from streams.operators.join.bucketed import NUMBER, TIME, BucketedRows
+from streams.operators.join.chunk import Chunk
 from streams.operators.join.packed import memory_of, pack_section, unpack_section
 from streams.operators.keyed import KeySpace
 from streams.state.space import StoreSpace
@@ -41,44 +42,6 @@ class Matches:
     """Rows that were left out since a query had more than it may have."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Chunk:
-    """Rows by slot; those of one slot in the order in which they were passed, so also by number and by time."""
-
-    slot: Int64
-    rows: Rows
-    time: Int64
-    number: Int64
-    bytes_used: int
-
-    @staticmethod
-    def of(slot: Int64, rows: Rows) -> "_Chunk":
-        """Of rows in the order in which they were passed, or by slot in that order."""
-        order = np.argsort(slot, kind="stable")
-        rows = rows[order]
-        time, number = np.ascontiguousarray(rows[TIME]), np.ascontiguousarray(rows[NUMBER])
-        return _Chunk(slot[order], rows, time, number, memory_of(rows) + 24 * len(rows))
-
-    def __len__(self) -> int:
-        return len(self.slot)
-
-    def take(self, some: Bools) -> "_Chunk":
-        """Those at `some`."""
-        return self if some.all() else _Chunk.of(self.slot[some], self.rows[some])
-
-    def ends(self, slots: Int64, low: Int64, high: Int64, before: Int64, column: str) -> tuple[Int64, Int64]:
-        """Places of the rows of each slot from time `low` to `high` and below `before` in a column: from, and before.
-
-        There are none where the second is not above the first.
-        """
-        first, last = self.slot.searchsorted(slots, "left"), self.slot.searchsorted(slots, "right")
-        ascending = self.number if column == NUMBER else np.ascontiguousarray(self.rows[column])
-        end = np.minimum(
-            _first_at_least(self.time, first, last, high + 1), _first_at_least(ascending, first, last, before)
-        )
-        return _first_at_least(self.time, first, last, low), end
-
-
 class KeptRows:
     """Of one partition. Attached to its key space."""
 
@@ -90,7 +53,7 @@ class KeptRows:
         self._dtype, self._keep_ms, self._keys, self._kept = dtype, keep_ms, keys, kept
         self._bucket_ms = keep_ms // _BUCKETS + 1
         self._stored = BucketedRows(dtype, self._bucket_ms, space)
-        self._chunks: list[_Chunk] = []
+        self._chunks: list[Chunk] = []
         self._came: list[tuple[Int64, Rows]] = []
         """Slots and rows of the open cycle."""
         self._came_bytes = 0
@@ -118,16 +81,16 @@ class KeptRows:
         self._came.append((slots, rows))
         self._came_bytes += memory_of(rows)
         self._next = int(rows[NUMBER][-1]) + 1
-        self._append(_Chunk.of(slots, rows))
+        self._append(Chunk.of(slots, rows))
 
-    def _append(self, chunk: _Chunk) -> None:
+    def _append(self, chunk: Chunk) -> None:
         """Add a chunk; those of about the same size become one, without what is too old."""
         self._chunks.append(chunk)
         while len(self._chunks) > 1 and len(self._chunks[-2]) <= 2 * len(self._chunks[-1]):
             newer, older = self._chunks.pop(), self._chunks.pop()
             slot, rows = np.concatenate([older.slot, newer.slot]), np.concatenate([older.rows, newer.rows])
             fresh = rows[TIME] >= self._cutoff
-            self._chunks.append(_Chunk.of(slot, rows) if fresh.all() else _Chunk.of(slot[fresh], rows[fresh]))
+            self._chunks.append(Chunk.of(slot, rows) if fresh.all() else Chunk.of(slot[fresh], rows[fresh]))
 
     def passed(self, watermark: int) -> None:
         """What comes from now on is passed at this watermark, or later."""
@@ -139,7 +102,7 @@ class KeptRows:
         unplaced, self._unplaced, self._unplaced_bytes = self._unplaced, [], 0
         for keys, rows in unplaced:
             slots = self._keys.slots(objects(keys))
-            self._append(_Chunk.of(slots, rows))
+            self._append(Chunk.of(slots, rows))
 
     def latest(self, slots: Int64, low: Int64, high: Int64, before: Int64, column: str = NUMBER) -> tuple[Bools, Rows]:
         """Of each query the last row of its slot from time `low` to `high` with a number below `before`.
@@ -147,11 +110,15 @@ class KeptRows:
         Another `column` than the number ascends with it. Returns which queries have one, and a row for each query.
         """
         found, rows = np.zeros(len(slots), dtype=np.bool_), empty_rows(self._dtype, len(slots))
+        left = np.arange(len(slots))
         for chunk in reversed(self._chunks):
-            start, end = chunk.ends(slots, low, high, before, column)
-            hit = np.flatnonzero(~found & (end > start))
-            rows[hit] = chunk.rows[end[hit] - 1]
-            found[hit] = True
+            if not len(left):
+                break
+            place = chunk.last(slots[left], low[left], high[left], before[left], column)
+            hit = place >= 0
+            rows[left[hit]] = chunk.rows[place[hit]]
+            found[left[hit]] = True
+            left = left[~hit]
         return found, rows
 
     def between(self, slots: Int64, low: Int64, high: Int64, before: Int64, at_most: int) -> Matches:
@@ -335,7 +302,7 @@ class KeptRows:
     def load(self, first: int, keys: list[bytes]) -> None:
         """Take the rows of new keys from the store."""
         for places, rows in self._stored.of_keys(keys, self._cutoff):
-            self._append(_Chunk.of(first + places, rows))
+            self._append(Chunk.of(first + places, rows))
         if self._unplaced:
             self._place_of({key: first + at for at, key in enumerate(keys)})
 
@@ -346,7 +313,7 @@ class KeptRows:
             found = np.array([slots.get(key, -1) for key in keys], dtype=np.int64)
             here = found >= 0
             if here.any():
-                self._append(_Chunk.of(found[here], rows[here]))
+                self._append(Chunk.of(found[here], rows[here]))
             if not here.all():
                 others = list(compress(keys, ~here))
                 self._unplaced.append((others, rows[~here]))
@@ -378,20 +345,3 @@ def _of_kept(kept_of: Kept, keys: list[bytes], rows: Rows) -> tuple[list[bytes],
     if kept is None:
         return keys, rows
     return [keys[at] for at in np.flatnonzero(kept)], rows[kept]
-
-
-def _first_at_least(values: Int64, first: Int64, last: Int64, bound: Int64) -> Int64:
-    """Of each query the first place from `first` on, and before `last`, with a value of at least `bound`; else `last`.
-
-    Within these places values ascend.
-    """
-    low, high = first.copy(), last.copy()
-    top = len(values) - 1
-    while True:
-        is_open = low < high
-        if not is_open.any():
-            return low
-        middle = (low + high) >> 1
-        below = is_open & (values[np.minimum(middle, top)] < bound)
-        low = np.where(below, middle + 1, low)
-        high = np.where(is_open & ~below, middle, high)

@@ -106,6 +106,7 @@ class JoinLatestOperator(JoinOperator[JoinLatest]):
         kept_from = from_watermark(watermark, spec.journal_ms)
         low = np.maximum(time - spec.within_ms, kept_from)
         matched, found = self.right.latest(events.slot[left], low, time, before[left])
+        matched &= spec.left.has_key(events, left)
         rows = left_rows(spec, events, left)
         rows[MATCHED] = matched
         rows[spec.right.time][matched] = found[TIME][matched]

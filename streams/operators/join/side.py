@@ -6,8 +6,9 @@ from functools import cached_property
 from typing import Any, ClassVar, Final
 
 import numpy as np
+import pyarrow as pa
 
-from streams.batch.columns import TIME_MIN, Int64, Objects
+from streams.batch.columns import TIME_MIN, Bools, Int64, Objects, has_text
 from streams.batch.events import Events, Fields
 from streams.batch.refs import byte_objects
 from streams.batch.rows import Rows, empty_rows
@@ -31,6 +32,13 @@ class Side:
 
     name: str
     fields: Fields
+    key_field: str = ""
+    """One of the texts: an event in which it is null may have no key of the join. Empty: all have one."""
+    own_key_field: str = ""
+    """The text that is the key of such an event instead. It matches nothing.
+
+    One in which the text was not read yet, since it was held by an earlier version of the flow, has another key.
+    """
 
     def columns(self) -> list[tuple[str, str]]:
         """Columns of joined rows for its fields: numbers, NaN for null; texts as bytes or None."""
@@ -46,6 +54,20 @@ class Side:
     def id(self) -> str:
         """Name of the column with the event's id, of the right side of pairs."""
         return f"{self.name}.event_id"
+
+    def has_key(self, events: Events, of: Int64) -> Bools:
+        """Which of its events at `of` have a key of the join."""
+        if not self.key_field:
+            return np.ones(len(of), dtype=np.bool_)
+        texts = (events.text(f"{self.name}.{name}")[of] for name in (self.key_field, self.own_key_field))
+        return _has_key(byte_objects(events.key.take(of)), *texts)
+
+    def keys_of_join(self, keys: Objects, rows: Rows) -> Objects:
+        """Keys of joined rows, empty for those whose left event has no key of the join."""
+        if not self.key_field:
+            return keys
+        texts = (rows[f"{self.name}.{name}"] for name in (self.key_field, self.own_key_field))
+        return np.where(_has_key(keys, *texts), keys, b"")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,7 +133,16 @@ class JoinedRows:
     def take(self) -> list[RowRecords]:
         """All rows, for the end of the cycle."""
         parts, self._parts, self.bytes_used = self._parts, [], 0
-        return [RowRecords(self.spec.topic, keys, rows, self.spec.columns) for keys, rows in parts]
+        return [RowRecords(self.spec.topic, keys, rows, self._public_rows) for keys, rows in parts]
+
+    def _public_rows(self, keys: Objects, rows: Rows) -> pa.RecordBatch:
+        """Public rows; the key of an event that has none of the join is empty there."""
+        return self.spec.columns(self.spec.left.keys_of_join(keys, rows), rows)
+
+
+def _has_key(keys: Objects, text: Objects, own: Objects) -> Bools:
+    has: Bools = has_text(text) | (keys != own)
+    return has
 
 
 def left_rows(spec: JoinSpec, events: Events, left: Int64) -> Rows:

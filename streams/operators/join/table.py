@@ -182,7 +182,7 @@ class JoinTableOperator(JoinOperator[JoinTable]):
                 found[name][later] = rows[name]
         else:
             asked = np.maximum(time, prior[left])
-        matched = known & (found[_DELETED] == 0)
+        matched = known & (found[_DELETED] == 0) & spec.left.has_key(events, left)
         if spec.ttl_ms:
             matched &= found[_OWN_TIME] >= asked - spec.ttl_ms
         joined = left_rows(spec, events, left)

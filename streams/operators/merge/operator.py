@@ -282,8 +282,11 @@ def _in_order(events: Events, due: Int64) -> Int64:
         tied &= column[1:] == column[:-1]
     if not tied.any():
         return order
-    places = (np.append(tied, False) | np.insert(tied, 0, False)).nonzero()[0]
-    group = np.cumsum(np.insert(~tied, 0, True))[places].tolist()
+    is_tied, groups = np.zeros(len(order), dtype=np.bool_), np.zeros(len(order), dtype=np.int64)
+    is_tied[:-1], groups[1:] = tied, np.cumsum(~tied)
+    is_tied[1:] |= tied
+    places = is_tied.nonzero()[0]
+    group = groups[places].tolist()
     ids = events.event_id.take(order[places])
     members = zip(group, ids.tolist(), number[order[places]].tolist(), order[places].tolist(), strict=True)
     order[places] = [row for *_, row in sorted(members)]

@@ -6,7 +6,7 @@ from typing import Final
 
 import numpy as np
 
-from streams.batch.columns import Float64, Int64, object_rows, objects
+from streams.batch.columns import Float64, Int64
 from streams.batch.events import Events, Fields
 
 HELD: Final = "merge.held"
@@ -56,23 +56,24 @@ class Union:
 
     def __init__(self, inputs: Sequence[tuple[str, Fields]]) -> None:
         """Of the name and the fields of each input."""
-        self._fields, self._names = merged_fields(inputs), tuple(name for name, _ in inputs)
+        self._fields = merged_fields(inputs)
+        self._places: list[tuple[Int64, Int64]] = []
+        """Of each input: where its numbers and its texts are among those of all."""
+        for name, fields in inputs:
+            of = [f"{name}.{field}" for field in fields.payload], [f"{name}.{field}" for field in fields.texts]
+            all_of = (self._fields.payload, self._fields.texts)
+            numbers, texts = (
+                np.array([known.index(one) for one in mine], dtype=np.int64)
+                for mine, known in zip(of, all_of, strict=True)
+            )
+            self._places.append((numbers, texts))
 
     def of(self, number: int, held: Events) -> Events:
         """Merged events of held ones of an input."""
-        count, name = len(held), self._names[number]
-        payload = np.full((len(self._fields.payload), count), np.nan)
-        places = {field: place for place, field in enumerate(self._fields.payload)}
-        payload[places[INPUT]] = number
-        for field, column in zip(held.fields.payload, held.payload, strict=True):
-            if field != _EVENT_TIME:
-                payload[places[f"{name}.{field}"]] = column
-        nothing = objects([None] * count)
-        mine = {f"{name}.{field}": column for field, column in zip(held.fields.texts, held.texts, strict=True)}
-        return replace(
-            held,
-            event_time=own_times(held),
-            payload=payload,
-            texts=object_rows([mine.get(field, nothing) for field in self._fields.texts], count),
-            fields=self._fields,
-        )
+        numbers, texts = self._places[number]
+        payload = np.full((len(self._fields.payload), len(held)), np.nan)
+        payload[0] = number  # `INPUT`
+        payload[numbers] = held.payload[:-1]  # the last one is the event's own time
+        columns = np.empty((len(self._fields.texts), len(held)), dtype=object)  # None, all of them
+        columns[texts] = held.texts
+        return replace(held, event_time=own_times(held), payload=payload, texts=columns, fields=self._fields)

@@ -6,14 +6,16 @@ from typing import Final
 
 import numpy as np
 
+from streams.batch.columns import has_text
 from streams.batch.events import Events
+from streams.batch.refs import byte_objects
 from streams.operators.base import Operator, OperatorContext
 from streams.operators.output import EventRecords, Output
 from streams.operators.spec import OperatorSpec, OutputTopic
 from streams.operators.trace import WatermarkTrace
 
 NULL_KEY: Final = "null_key"
-"""Outcome of events without a value in the field."""
+"""Outcome of events without a value in the field, whether they go on or not."""
 
 
 @dataclass(frozen=True)
@@ -22,6 +24,8 @@ class Rekey(OperatorSpec):
 
     topic: str
     field: str
+    passes_null: bool = False
+    """Whether events without a value go there too, under the key that they have; else they are dropped."""
 
     @property
     def name(self) -> str:
@@ -46,12 +50,14 @@ class RekeyOperator(Operator):
         self._spec = spec
 
     def process(self, events: Events, trace: WatermarkTrace) -> Output:
-        """Write the events that have a key, and pass all on."""
+        """Write the events, count those that have no key, and pass all on."""
         keys = events.text(self._spec.field)
-        has_key = np.array([bool(key) for key in keys.tolist()], dtype=np.bool_)
-        dropped = len(events) - int(np.count_nonzero(has_key))
-        if dropped == len(events):
-            return Output(events, trace, dropped={NULL_KEY: dropped} if dropped else {})
+        has_key = has_text(keys)
+        without = len(events) - int(np.count_nonzero(has_key))
+        counted = {NULL_KEY: without} if without else {}
+        if without and self._spec.passes_null:
+            keys, has_key = np.where(has_key, keys, byte_objects(events.key)), np.ones(len(events), dtype=np.bool_)
+        if not has_key.any():
+            return Output(events, trace, dropped=counted)
         sent = replace(events, key=keys, slot=np.full(len(events), -1, dtype=np.int64)).take(has_key)
-        records = [EventRecords(self._spec.topic, sent, "")]
-        return Output(events, trace, records, {NULL_KEY: dropped} if dropped else {})
+        return Output(events, trace, [EventRecords(self._spec.topic, sent, "")], counted)

@@ -1,0 +1,1 @@
+"""The benchmark of joins: orders meet the positions of their vehicles."""
