@@ -1,15 +1,14 @@
 """`make bench-query`: rows by key and changes that one worker serves while it processes positions at a steady rate.
 
-In one run, in turn: the worker alone; the worker while it is asked for rows by key, as fast as it answers; the worker
-while readers follow the changes of its table. Throughput is what the worker has committed of each phase; "alone" is
-what the others are compared with, so that ratios do not depend on the machine. The client that asks and the traffic
-share the machine with the worker, so rates and latencies are those of a busy machine.
+In one run, in turn: the worker alone; the worker while it is asked for rows by key, at a rate, then as fast as it
+answers; the worker while readers follow the changes of its table. Throughput is what the worker has committed of each
+phase; "alone" is what the others are compared with, so that ratios do not depend on the machine. The client that asks
+and the traffic share the machine with the worker, so rates and latencies are those of a busy machine.
 """
 
 import asyncio
 import json
 import os
-import random
 import sys
 import tempfile
 import time
@@ -23,6 +22,7 @@ import typer
 from loadtest.prepare import prepare_pipeline
 from loadtest.program import run_to_the_end
 from loadtest.report import describe_machine
+from loadtest.row_client import Asking, Queries
 from loadtest.subject import Subject
 from loadtest.worker import free_port, worker
 from logistics.flows.gps import GPS
@@ -31,7 +31,6 @@ from streams.local.stack import running_stack
 from streams.settings import load_settings
 
 PARTITIONS: Final = 12
-CONNECTIONS: Final = 32
 TABLE: Final = "vehicles.state.v1"
 WARM_S: Final = 8.0
 READY_S_MAX: Final = 120.0
@@ -50,18 +49,6 @@ class Phase:
 
 
 @dataclass(frozen=True, slots=True)
-class Queries:
-    """Rows by key."""
-
-    per_s: float
-    latency_ms_p50: float
-    latency_ms_p99: float
-    found: int
-    other: int
-    """Answers that were none: another status than 200 and 404."""
-
-
-@dataclass(frozen=True, slots=True)
 class Followed:
     """Changes that readers got."""
 
@@ -70,36 +57,6 @@ class Followed:
     """Of one reader, on average."""
     rows_per_s_slowest: float
     cut_off: int
-
-
-class Asking:
-    """Asks for rows by key over connections that stay open."""
-
-    def __init__(self, port: int, keys: list[str]) -> None:
-        self._port, self._keys = port, keys
-        self._latencies_s: list[float] = []
-        self._found = self._other = 0
-
-    async def run(self, seconds: float) -> Queries:
-        """Ask for so long."""
-        began = time.perf_counter()
-        await asyncio.gather(*(self._ask(began + seconds, random.Random(place)) for place in range(CONNECTIONS)))
-        took_s, latencies = time.perf_counter() - began, sorted(self._latencies_s)
-        p50, p99 = (latencies[int(len(latencies) * share)] * 1_000 for share in (0.5, 0.99))
-        return Queries(len(latencies) / took_s, p50, p99, self._found, self._other)
-
-    async def _ask(self, until_s: float, chance: random.Random) -> None:
-        reader, writer = await asyncio.open_connection("127.0.0.1", self._port)
-        while (began := time.perf_counter()) < until_s:
-            writer.write(
-                f"GET /tables/{TABLE}/{chance.choice(self._keys)} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode()
-            )
-            head = await reader.readuntil(b"\r\n\r\n")
-            await reader.readexactly(int(head.lower().partition(b"content-length:")[2].split(b"\r\n", 1)[0]))
-            self._latencies_s.append(time.perf_counter() - began)
-            self._found += head.startswith(b"HTTP/1.1 200")
-            self._other += not head.startswith((b"HTTP/1.1 200", b"HTTP/1.1 404"))
-        writer.close()
 
 
 async def follow(port: int, readers: int, seconds: float) -> Followed:
@@ -154,6 +111,9 @@ def command(
     devices: Annotated[int, typer.Option(min=100, help="Vehicles.")] = 2_000,
     readers: Annotated[int, typer.Option(min=1, help="Readers of changes.")] = 20,
     seconds: Annotated[float, typer.Option(min=3, help="Seconds of each phase.")] = 15.0,
+    ask_rate: Annotated[int, typer.Option(min=1, help="Rows by key a second, in the phase with a rate.")] = 5_000,
+    connections: Annotated[int, typer.Option(min=1, help="Connections that ask for rows by key.")] = 32,
+    depth: Annotated[int, typer.Option(min=1, help="Requests that each of them has under way.")] = 1,
     output: Annotated[Path | None, typer.Option(help="A file for the figures as JSON.")] = None,
 ) -> None:
     """Measure rows by key and changes of a worker that processes positions."""
@@ -171,7 +131,8 @@ def command(
         with subject as running:
             _await_ready(running)
             with sender:
-                result = asyncio.run(_phases(Measured(running.pid, port), port, readers, seconds))
+                asks = Asks(port, ask_rate, connections, depth)
+                result = asyncio.run(_phases(Measured(running.pid, port), asks, readers, seconds))
     text = json.dumps(
         {**result, "rate": rate, "devices": devices, "machine": describe_machine()}, indent=2, default=str
     )
@@ -188,24 +149,45 @@ def _await_ready(worker: Subject) -> None:
         time.sleep(0.2)
 
 
-async def _phases(measured: Measured, port: int, readers: int, seconds: float) -> dict[str, object]:
+@dataclass(frozen=True, slots=True)
+class Asks:
+    """How rows are asked for."""
+
+    port: int
+    rate: int
+    connections: int
+    depth: int
+
+    def asking(self, keys: list[str], rate: int, seconds: float) -> "asyncio.Future[Queries]":
+        """What comes of it, in a thread of its own."""
+        client = Asking(self.port, TABLE, keys, connections=self.connections, depth=self.depth, rate=rate)
+        return asyncio.ensure_future(asyncio.to_thread(client.run, seconds))
+
+
+async def _phases(measured: Measured, asks: Asks, readers: int, seconds: float) -> dict[str, object]:
+    port = asks.port
     await asyncio.sleep(WARM_S)
     keys = await _keys(port)
     alone = await measured.phase("alone", seconds)
-    asking = asyncio.ensure_future(Asking(port, keys).run(seconds))
-    asked = await measured.phase("asked", seconds, asking)
-    print(f"  {asking.result()}", file=sys.stderr)
+    paced = asks.asking(keys, asks.rate, seconds)
+    asked = await measured.phase("asked", seconds, paced)
+    print(f"  {paced.result()}", file=sys.stderr)
+    most = asks.asking(keys, 0, seconds)
+    pressed = await measured.phase("pressed", seconds, most)
+    print(f"  {most.result()}", file=sys.stderr)
     following = asyncio.ensure_future(follow(port, readers, seconds))
     followed = await measured.phase("followed", seconds, following)
     print(f"  {following.result()}", file=sys.stderr)
     again = await measured.phase("alone again", seconds)
     base = (alone.events_per_s + again.events_per_s) / 2
     return {
-        "phases": [asdict(one) for one in (alone, asked, followed, again)],
-        "queries": asdict(asking.result()),
+        "phases": [asdict(one) for one in (alone, asked, pressed, followed, again)],
+        "queries": asdict(paced.result()),
+        "queries_most": asdict(most.result()),
         "changes": asdict(following.result()),
         "ratios": {
             "throughput_asked": round(asked.events_per_s / base, 3),
+            "throughput_pressed": round(pressed.events_per_s / base, 3),
             "throughput_followed": round(followed.events_per_s / base, 3),
         },
     }

@@ -155,6 +155,8 @@ def _monitor(flow: Pipeline) -> Iterator[Right]:
         yield _unjoined(group)
     yield on_topic(flow.growth, Operation.READ, "says how far a growth is")
     yield _unjoined(GROWTH_GROUP)
+    yield on_topic(flow.versions, Operation.READ, "knows which versions are kept, and raises no alarm for them")
+    yield _unjoined(VERSIONS_GROUP)
 
 
 def _steward(flow: Pipeline) -> Iterator[Right]:

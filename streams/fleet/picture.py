@@ -1,7 +1,7 @@
 """The state of the fleet page: takes decoded rows of each feed, and answers many threads at a time."""
 
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -124,6 +124,13 @@ class Picture:
             self.version += 1
             self._take[feed](rows)
 
+    def pass_time(self, now_ms: int) -> None:
+        """Note how late it is: promises pass though nobody writes a row."""
+        with self.lock:
+            if touched := self.orders.pass_time(now_ms):
+                self.version += 1
+                self._flag(touched)
+
     def _take_positions(self, rows: FeedRows) -> None:
         vehicle = self.vehicles.numbered(texts(rows.columns["vehicle"]))
         latitude, longitude = numbers(rows.columns["latitude"]), numbers(rows.columns["longitude"])
@@ -209,8 +216,10 @@ class Picture:
 
     def _take_orders(self, rows: FeedRows) -> None:
         found = [OrderRow(**{**row, "status": row["status"] or "", "risk": row["risk"] or ""}) for row in _dicts(rows)]
-        touched = self.orders.take(found) | self.orders.drop(rows.deleted)
-        for vehicle in touched:
+        self._flag(self.orders.take(found) | self.orders.drop(rows.deleted))
+
+    def _flag(self, vehicles: Iterable[str]) -> None:
+        for vehicle in vehicles:
             number = self.vehicles.number_of(vehicle)
             if number is not None:
                 self.vehicles.flag(number, self.orders.bits_of(vehicle), self.version)

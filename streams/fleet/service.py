@@ -104,6 +104,7 @@ class FleetService:
             now_s = time.monotonic()
             parts: list[bytes] = []
             with picture.lock:
+                picture.pass_time(self.now_ms())
                 if len(picture.vehicles) > named:
                     parts += name_messages(picture.vehicles.ids, named, masked=not sight.ids)
                     named = len(picture.vehicles)

@@ -14,6 +14,7 @@ from streams.fleet.vehicles import NEVER, STOPPED
 
 def news(picture: Picture, now_ms: int, *, ids: bool) -> dict[str, Any]:
     """Counts, orders at risk and how reading goes; `ids`: with the ids of vehicles. The lock is held by the caller."""
+    picture.pass_time(now_ms)
     rows = picture.vehicles.rows
     placed = rows["time"] != NEVER
     silent = placed & (rows["time"] < now_ms - round(picture.declared.silent_after_s * 1000))
@@ -29,7 +30,7 @@ def news(picture: Picture, now_ms: int, *, ids: bool) -> dict[str, Any]:
         "orders": len(orders),
         "orders_beyond": orders.beyond,
         "at_risk": orders.at_risk,
-        "risky": [_order(picture, row, now_ms, ids=ids) for row in orders.risky(ORDERS_SHOWN_MAX, now_ms)],
+        "risky": [_order(picture, row, ids=ids) for row in orders.risky(ORDERS_SHOWN_MAX)],
         "partitions": reading.partitions,
         "behind": reading.behind,
         "records": sum(reading.records.values()),
@@ -40,15 +41,15 @@ def news(picture: Picture, now_ms: int, *, ids: bool) -> dict[str, Any]:
     }
 
 
-def _order(picture: Picture, row: OrderRow, now_ms: int, *, ids: bool) -> dict[str, Any]:
+def _order(picture: Picture, row: OrderRow, *, ids: bool) -> dict[str, Any]:
     number = None if row.vehicle is None else picture.vehicles.number_of(row.vehicle)
     return {
         "order": row.order,
         "vehicle": number,
         "vehicle_id": row.vehicle if ids else None,
         "status": row.status,
-        "risk": row.risk,
-        "late": picture.orders.is_late(row, now_ms),
+        "risk": picture.orders.risk_of(row),
+        "late": picture.orders.is_late(row),
         "promised": row.promised_time,
         "expected": row.expected_arrival,
         "distance_km": _number(row.distance_km, 1),
@@ -60,6 +61,7 @@ def vehicle(picture: Picture, number: int, *, masked: bool, ids: bool, now_ms: i
     with picture.lock:
         if not 0 <= number < len(picture.vehicles):
             return None
+        picture.pass_time(now_ms)
         row = picture.vehicles.rows[number]
         name = picture.vehicles.ids[number]
         since = max(0, now_ms - HISTORY_MS)
@@ -79,7 +81,7 @@ def vehicle(picture: Picture, number: int, *, masked: bool, ids: bool, now_ms: i
             "events": int(row["events"]) or None,
             "minutes": _minutes(picture, number, since),
             "trips": _trips(picture, number),
-            "orders": [_order(picture, one, now_ms, ids=ids) for one in picture.orders.of_vehicle(name)[:PANEL_ROWS]],
+            "orders": [_order(picture, one, ids=ids) for one in picture.orders.of_vehicle(name)[:PANEL_ROWS]],
             "orders_total": len(picture.orders.of_vehicle(name)),
             "deliveries": _of(picture.orders.deliveries, name),
             "late_promises": _of(picture.orders.late_promises, name),

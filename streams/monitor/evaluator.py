@@ -12,6 +12,7 @@ from streams.kafka.log_reader import READ_TIMEOUT_S, LogReader, Span
 from streams.kafka.offsets_process import OffsetProbe
 from streams.kafka.round import Round
 from streams.monitor.group_lag import GroupLag
+from streams.monitor.kept_versions import KeptVersions
 from streams.monitor.lookups import Answer, Question
 from streams.monitor.policies import GroupPolicies
 from streams.monitor.tracker import LagTracker
@@ -47,6 +48,7 @@ class LagEvaluator:
         )
         self.probe = OffsetProbe(settings)
         self.log_reader = LogReader(settings, client=MONITOR_GROUP)
+        self._kept = KeptVersions(settings, flows)
         self._settings = settings
         self._uncommitted: LogReader | None = None
         """Reads the first records of open transactions; made when there is one to read."""
@@ -61,6 +63,7 @@ class LagEvaluator:
     def close(self) -> None:
         """Close the connections."""
         self.probe.close()
+        self._kept.close()
         self.log_reader.close()
         if self._uncommitted is not None:
             self._uncommitted.close()
@@ -74,6 +77,7 @@ class LagEvaluator:
         """
         found = self.probe.take(only, newest=self._tracker.is_new)
         self._tracker.note(found)
+        self._tracker.keep(self._kept.look(found))
         try:
             self._tracker.learn(self._answers(self._tracker.questions(QUESTIONS_MAX), self.log_reader))
             if questions := self._tracker.open_questions(QUESTIONS_MAX):

@@ -8,7 +8,7 @@ from streams.batch.columns import Bools, Int64
 from streams.kafka.round import Group
 from streams.monitor.lookups import Partition
 from streams.monitor.policy import Policy
-from streams.monitor.reasons import Reason
+from streams.monitor.reasons import NOT_COUNTED, Reason
 from streams.monitor.status import Status, group_status
 from streams.monitor.verdict import Verdicts
 from streams.monitor.window import Owned, Window
@@ -56,8 +56,8 @@ class GroupLag:
 
     @property
     def counted(self) -> Bools:
-        """Rows of the topics that the group reads: not those that it has left."""
-        return np.asarray(self.verdicts.reason != Reason.LEFT_TOPIC, dtype=np.bool_)
+        """Rows of the partitions that the group has to read: without topics that it has left, and without kept versions."""
+        return np.asarray(~np.isin(self.verdicts.reason, NOT_COUNTED), dtype=np.bool_)
 
     @property
     def lag_sum(self) -> int:

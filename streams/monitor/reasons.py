@@ -32,6 +32,7 @@ class Reason(IntEnum):
     BETWEEN_RUNS = 19
     OVERDUE = 20
     FLAPPING = 21
+    KEPT_VERSION = 22
 
 
 STATUS_OF: Final[dict[Reason, Status]] = {
@@ -57,4 +58,7 @@ STATUS_OF: Final[dict[Reason, Status]] = {
     Reason.BETWEEN_RUNS: Status.OK,
     Reason.OVERDUE: Status.WARN,
     Reason.FLAPPING: Status.WARN,
+    Reason.KEPT_VERSION: Status.OK,
 }
+NOT_COUNTED: Final = (Reason.LEFT_TOPIC, Reason.KEPT_VERSION)
+"""What is after such a position is nobody's to read: it is shown for the partition and not counted for the group."""

@@ -8,7 +8,6 @@ import numpy as np
 
 from streams.batch.columns import Float64, Int64
 from streams.monitor.group_lag import GroupLag
-from streams.monitor.reasons import Reason
 from streams.monitor.report import instant, number
 from streams.monitor.scale import NOBODY, Decision, Load, ScalePolicy, ScaleState, decide
 from streams.monitor.snapshot import Snapshot
@@ -19,9 +18,9 @@ RATE_S: Final = 30.0
 
 
 def load_of(group: GroupLag) -> Load:
-    """The group as the autoscaler sees it, without partitions of topics that it has left."""
+    """The group as the autoscaler sees it: only partitions that count."""
     window = group.window
-    counted = group.verdicts.reason != Reason.LEFT_TOPIC
+    counted = group.counted
     arrive, drain = _rates(group)
     return Load(
         time_s=group.time_ms / 1000.0,

@@ -58,6 +58,7 @@ class LagTracker:
         self._groups: dict[str, GroupSamples] = {}
         self._timelines: dict[Partition, Timeline] = {}
         self._open = OpenTransactions()
+        self._kept: frozenset[str] = frozenset()
         self._time_ms = 0
         self._behind: dict[Partition, list[tuple[GroupSamples, int]]] = {}
         """Groups with lag in each partition, as of the newest round: each log is looked up once for all groups."""
@@ -198,6 +199,10 @@ class LagTracker:
 
     # --- times ------------------------------------------------------------------------------------------------------
 
+    def keep(self, groups: frozenset[str]) -> None:
+        """Have no alarm for these groups while they have no members: they are of versions that nobody is to run."""
+        self._kept = groups
+
     def questions(self, count_max: int) -> list[Question]:
         """What to look up in the log, the most telling first, one per partition.
 
@@ -296,6 +301,7 @@ class LagTracker:
             open_s=open_s,
             left=samples.left,
             unplaced=samples.unplaced,
+            kept=np.full(len(samples.rows), samples.group.name in self._kept),
             state_at=self.states.column(samples.group.name, samples.rows),
             moves=samples.moves.moves,
             unowned_s=samples.unowned_s,

@@ -16,6 +16,7 @@ where ours are meant to differ (docs/lag-verdicts.md shows each with a history):
 - Records that nobody can read, since a transaction is open before them, are no lag, and no "all is read" either. Only
   a transaction that outlives the timeout that producers have by default is a trouble.
 - A topic that a living group has left for others is no outage, whatever becomes of the records after its old offsets.
+- Nor is a version of a flow that is kept for going back, and that nobody is to run.
 - Nothing committed is no fault where there is nothing to read.
 - A partition that was added to the source of a flow, and that its workers refuse, is never read: no time has to pass.
 - Nor is one whose offset was set by something else, and is not that of the flow's state; there need not be any lag.
@@ -31,13 +32,13 @@ from streams.monitor.flow_states import AS_COMMITTED
 from streams.monitor.growth import growth_of
 from streams.monitor.pace import deserted_rows, motion_of, pace_of
 from streams.monitor.policy import Policy
-from streams.monitor.reasons import STATUS_OF, Reason
+from streams.monitor.reasons import NOT_COUNTED, STATUS_OF, Reason
 from streams.monitor.window import ABSENT, Owned, Window
 
 NEVER: Final = np.inf
 """Seconds to catch up for a group that is not catching up."""
 _STATUS_CODES: Final = np.array([STATUS_OF[reason] for reason in Reason], dtype=np.int8)
-_NOTHING_TO_CATCH_UP: Final = (Reason.ON_TIME, Reason.LEFT_TOPIC, Reason.BETWEEN_COMMITS, Reason.BETWEEN_RUNS)
+_NOTHING_TO_CATCH_UP: Final = (Reason.ON_TIME, Reason.BETWEEN_COMMITS, Reason.BETWEEN_RUNS, *NOT_COUNTED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +69,7 @@ def evaluate(window: Window, policy: Policy) -> Verdicts:
     last = window.offset[:, -1] if window.offset.shape[1] else np.full(n, ABSENT, dtype=np.int64)
     # A consumer that assigns partitions by hand is no member; as long as its position moves it has not left.
     left = window.left & (last != ABSENT) & ~motion.moved
+    is_kept = window.kept & (window.owned != Owned.SOMEBODY)  # whoever runs it all the same is judged
     trouble = (lag > 0) | (window.beyond > 0) | (window.deleted > 0) | (window.unreadable > 0)
     back_by = np.where(motion.went_back & (lag > 0), motion.offset_max - last, 0)
     deserted = deserted_rows(window, policy, pace)
@@ -76,6 +78,7 @@ def evaluate(window: Window, policy: Policy) -> Verdicts:
     stopped = deserted | pace.still
     verdict_of: tuple[tuple[Bools, Reason], ...] = (
         (left & trouble, Reason.LEFT_TOPIC),
+        (is_kept & (trouble | (window.state_at != AS_COMMITTED)), Reason.KEPT_VERSION),
         (window.unplaced & (lag > 0), Reason.NOT_IN_LAYOUT),
         (window.beyond > 0, Reason.BEHIND_END),
         (window.state_at != AS_COMMITTED, Reason.OFFSET_NOT_OF_STATE),

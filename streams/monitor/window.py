@@ -29,8 +29,9 @@ class Window:
     the position is past the end of the log. `unreadable`: records after an open transaction, which nobody can read yet;
     `open_s`: how long that transaction has been seen to be open. `left`: members of the group have partitions of other
     topics, and none has had one of this topic for longer than the window. `unplaced`: the group is that of a flow, and
-    the flow's state has no place for this partition of its source: its workers refuse it. `state_at`: they refuse it,
-    since the flow's state stands at this offset and not at the committed one, or at none; AS_COMMITTED: they do not.
+    the flow's state has no place for this partition of its source: its workers refuse it. `kept`: the group is that of
+    a version of a flow which is kept, and which nobody is to run. `state_at`: workers refuse the partition, since
+    the flow's state stands at this offset and not at the committed one, or at none; AS_COMMITTED: they do not.
     `moves`: those of the position, also from before the window. `unowned_s`: how long no member has had the partition;
     NaN: one has it, or none was ever seen to. `flaps`: how often the partition has lost its member lately
     (`Policy.flaps_s`). `peers_s`: the slowest rhythm that is known of any position of the group; NaN: none is.
@@ -48,6 +49,7 @@ class Window:
     open_s: Float64
     left: Bools
     unplaced: Bools
+    kept: Bools
     state_at: Int64
     moves: Moves
     unowned_s: Float64
@@ -57,7 +59,7 @@ class Window:
     def __post_init__(self) -> None:
         columns = (
             self.lag_s, self.owned, self.deleted, self.beyond, self.unreadable, self.open_s, self.left, self.unplaced,
-            self.state_at, self.moves.count, self.unowned_s, self.flaps, self.peers_s,
+            self.kept, self.state_at, self.moves.count, self.unowned_s, self.flaps, self.peers_s,
         )  # fmt: skip
         rows = {len(column) for column in columns}
         tables = {self.offset.shape, self.lag.shape, self.active.shape}

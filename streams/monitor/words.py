@@ -162,6 +162,10 @@ _SENTENCES: Final[dict[Reason, Callable[[Facts], str]]] = {
         "the group reads other topics, and no member is subscribed to this one any more: "
         f"what is after its last commit ({_records(f.lag)}) does not count"
     ),
+    Reason.KEPT_VERSION: lambda f: (
+        "a version of the flow that is kept and that nobody runs: "
+        f"what is after its last commit ({_records(f.lag)}) does not count"
+    ),
     Reason.NOT_IN_LAYOUT: lambda f: (
         f"{_behind(f)}: the partition was added to the topic, journal and tables have none of its number, "
         "and workers do not consume it"
@@ -193,6 +197,10 @@ _ADVICE: Final[dict[Reason, str]] = {
     Reason.LEFT_TOPIC: (
         "nothing if that is meant: kafka-consumer-groups.sh --delete-offsets makes the group forget the topic; "
         "else start a member that subscribes to it"
+    ),
+    Reason.KEPT_VERSION: (
+        "nothing: `streams backfill --rollback` goes back to it; `streams backfill --abandon` removes one that is not "
+        "to be kept"
     ),
     Reason.NOT_IN_LAYOUT: (
         "finish it with `streams topics grow`, if the topic has a multiple of the partitions that it had "

@@ -13,6 +13,8 @@ from streams.tables.shape import TableShape
 from streams.tables.where import Condition, conditions_of
 
 COMMITTED: Final = "committed"
+CHANGES: Final = "changes"
+"""In the place of a key: the table's changes."""
 END: Final = b"\xff" * (KEY_BYTES_MAX + 1)
 """After every key."""
 _OF_ROWS: Final = frozenset({"prefix", "from", "to", "where", "columns", "limit", "cursor", "as_of", "format"})

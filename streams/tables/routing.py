@@ -38,6 +38,7 @@ THROUGH: Final = "through"
 _PAUSE: Final = Backoff(first_s=0.05, pause_s_max=0.5)
 _ANSWER_S_MAX: Final = 10.0
 RETRY_AFTER_S: Final = 2
+STOPS: Final = "this worker stops: ask another one"
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,7 +143,14 @@ class Router:
             self._scans -= 1
 
     async def _owners(self, flow: ServedFlow, partitions: list[int], waits: "_Waits") -> list[Owner]:
-        """Other workers that were given the partitions."""
+        """Other workers that were given the partitions.
+
+        Raises:
+            NoOwner: this worker stops.
+
+        """
+        if self._is_closed:
+            raise NoOwner(STOPS)
         known = flow.owners.known
         if waits.is_first and all(partition in known for partition in partitions[:1]):
             found = known
@@ -163,7 +171,7 @@ class Router:
 
         """
         if self._is_closed:
-            raise NoOwner("this worker stops: ask another one")
+            raise NoOwner(STOPS)
         if self._session is None:
             timeout = aiohttp.ClientTimeout(total=_ANSWER_S_MAX, connect=2.0)
             self._session = aiohttp.ClientSession(timeout=timeout, connector=aiohttp.TCPConnector(limit_per_host=64))
@@ -175,7 +183,7 @@ class Router:
                 passed = Passed(answer.status, answer.headers.get("Content-Type", ""), await answer.read())
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
             if self._is_closed:
-                raise NoOwner("this worker stops: ask another one") from error
+                raise NoOwner(STOPS) from error
             waits.why = f"{owner.member} does not answer at {owner.url} ({type(error).__name__})"
             self._metrics.routed.labels("failed").inc()
             return None

@@ -13,7 +13,7 @@ from typing import Final
 
 import pyarrow as pa
 
-from streams.batch.key_hash import murmur2
+from streams.batch.key_hash import murmur2, murmur2_all
 from streams.engine.task import PartitionTask
 from streams.growth.layouts import Layouts
 from streams.limits import QUERY_SCAN_ROWS_MAX
@@ -75,17 +75,10 @@ class StoredTables:
 
     def look(self, table: TableShape, keys: Sequence[bytes]) -> Look:
         """Rows of keys, where the partitions that have them are at work here."""
-        tasks = self._state.tasks()
+        tasks = dict(self._state.tasks())
         rows: dict[bytes, bytes] = {}
         absent: set[bytes] = set()
-        elsewhere: set[bytes] = set()
-        by_partition: dict[int, list[bytes]] = {}
-        for key in dict.fromkeys(keys):
-            home = next((p for p in self._state.homes(key) if p in tasks and tasks[p].home.has([key])[0]), None)
-            if home is None:
-                elsewhere.add(key)
-            else:
-                by_partition.setdefault(home, []).append(key)
+        by_partition, elsewhere = self._where(tasks, list(dict.fromkeys(keys)))
         for partition, some in by_partition.items():
             try:
                 found = tasks[partition].store.get_many([table.prefix + key for key in some])
@@ -98,6 +91,25 @@ class StoredTables:
                 else:
                     rows[key] = row
         return Look(rows, frozenset(absent), frozenset(elsewhere))
+
+    def _where(
+        self, tasks: Mapping[int, PartitionTask], keys: Sequence[bytes]
+    ) -> tuple[Mapping[int, list[bytes]], set[bytes]]:
+        """Which partition at work here has which keys, and those that none has."""
+        left, by_partition = keys, dict[int, list[bytes]]()
+        for partitions in self._state.divisions():
+            homes: dict[int, list[bytes]] = {}
+            for key, home in zip(left, (murmur2_all(left) % partitions).tolist(), strict=True):
+                homes.setdefault(home, []).append(key)
+            left = []
+            for home, some in homes.items():
+                task = tasks.get(home)
+                mine = [False] * len(some) if task is None else task.home.has(some).tolist()
+                for key, is_mine in zip(some, mine, strict=True):
+                    (by_partition.setdefault(home, []) if is_mine else left).append(key)
+            if not left:
+                break
+        return by_partition, set(left)
 
     def scan(self, table: TableShape, asked: Asked) -> Portion:
         """Rows of a range in all partitions that are at work here; it reads `QUERY_SCAN_ROWS_MAX` rows at most."""

@@ -21,6 +21,7 @@ from streams.masking import PERSONAL_MASK
 from streams.settings import Settings
 from streams.state.store import StoreCorrupted, StoreUnavailable
 from streams.tables.asked import (
+    CHANGES,
     COMMITTED,
     Asked,
     Parameters,
@@ -33,10 +34,12 @@ from streams.tables.asked import (
 )
 from streams.tables.change_log import Positions, View, positions_of
 from streams.tables.changes import BeyondEnd
+from streams.tables.connection import bound_to
+from streams.tables.direct import DirectRows
 from streams.tables.metrics import TableMetrics
 from streams.tables.portion import KEY, Portion
-from streams.tables.rendering import ARROW, JSON, arrow_stream, body_of, dicts_of, key_text
-from streams.tables.routing import RETRY_AFTER_S, ROUTED, NoOwner, Passed, Question, Router, told_of
+from streams.tables.rendering import ARROW, JSON, ROW_HEADERS, arrow_stream, body_of, dicts_of, key_text
+from streams.tables.routing import RETRY_AFTER_S, ROUTED, STOPS, NoOwner, Passed, Question, Router, told_of
 from streams.tables.served import ServedFlow
 from streams.tables.shape import TableShape
 
@@ -46,7 +49,8 @@ NEXT: Final = "streams-next"
 """Header of an Arrow answer: the cursor of the next one."""
 _STALLED_S: Final = 10.0
 """A reader of changes that takes nothing for so long is cut off."""
-_HEADERS: Final = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
+_FINISH_S: Final = 0.3
+"""When a worker stops: how long requests under way may take to end by themselves."""
 
 Page = Callable[[Request, Rights], Awaitable[Response]]
 
@@ -61,6 +65,8 @@ class TablesWeb:
         self._guard = Guard(Tokens.of(settings), bound_to=settings.streams_web_host, what="the interface of tables")
         self._router = Router(metrics)
         self._readers = 0
+        self._under_way: set[asyncio.Task[Any]] = set()
+        self._is_closed = False
 
     def routes(self) -> list[Route]:
         """To be served."""
@@ -69,8 +75,17 @@ class TablesWeb:
             Route("/tables/{rest:path}", self._dispatched()),
         ]
 
+    def connections(self) -> type[asyncio.Protocol]:
+        """The class of connections of a server: rows by key are answered without the framework."""
+        return bound_to(DirectRows(self._by_table, self._guard, self._metrics, self._dispatched()))
+
     async def close(self) -> None:
-        """End all streams, and ask nobody any more."""
+        """End all streams, and ask nobody any more. What is under way ends, or is told that this worker stops."""
+        self._is_closed = True
+        if self._under_way:
+            await asyncio.wait(self._under_way, timeout=_FINISH_S)
+        for task in self._under_way:
+            task.cancel()
         for flow in self._flows:
             flow.close()
         await self._router.close()
@@ -83,7 +98,7 @@ class TablesWeb:
         async def serve(request: Request) -> Response:
             table, slash, key = request.path_params["rest"].partition("/")
             request.path_params.update(table=table, key=key)
-            if key == "changes":
+            if key == CHANGES:
                 return await changes(request)
             return await (one if slash else rows)(request)
 
@@ -94,10 +109,19 @@ class TablesWeb:
 
         async def serve(request: Request) -> Response:
             began_s = time.perf_counter()
+            task = asyncio.current_task()
+            if task is None:
+                raise RuntimeError("requests are served by tasks")
+            self._under_way.add(task)
             try:
                 rights = self._guard.rights(request)
                 require(rights, Right.READ)
                 response = await page(request, rights)
+            except asyncio.CancelledError:
+                if not self._is_closed:
+                    raise
+                task.uncancel()  # it was `close`: the answer is still to be sent
+                response = _problem(HTTPStatus.SERVICE_UNAVAILABLE, STOPS, RETRY_AFTER_S)
             except Refused as refused:
                 await asyncio.sleep(refused.pause_s)
                 response = _problem(refused.status, refused.why, refused.retry_s)
@@ -110,6 +134,8 @@ class TablesWeb:
             except (StreamsError, StoreUnavailable, StoreCorrupted) as error:
                 log.warning("a table could not be served", path=request.url.path, error=str(error))
                 response = _problem(HTTPStatus.SERVICE_UNAVAILABLE, str(error), RETRY_AFTER_S)
+            finally:
+                self._under_way.discard(task)
             is_timed = kind != "changes" and ROUTED not in request.headers
             self._metrics.answered(kind, response.status_code, time.perf_counter() - began_s if is_timed else None)
             return response
@@ -129,7 +155,7 @@ class TablesWeb:
             for flow in self._flows
             for table in flow.tables.values()
         ]
-        return Response(body_of({"tables": found, "as_of": COMMITTED}), media_type=JSON, headers=_HEADERS)
+        return Response(body_of({"tables": found, "as_of": COMMITTED}), media_type=JSON, headers=ROW_HEADERS)
 
     async def _one(self, request: Request, rights: Rights) -> Response:
         flow, table = self._table(request)
@@ -142,7 +168,7 @@ class TablesWeb:
         if not found.is_here and ROUTED not in request.headers:
             answer = await self._router.one(flow, table, key, _question(request))
             if isinstance(answer, Passed):
-                return Response(answer.body, answer.status, media_type=answer.content_type or None, headers=_HEADERS)
+                return Response(answer.body, answer.status, media_type=answer.content_type or None, headers=ROW_HEADERS)
             found = answer
         if not found.is_here:
             return _problem(HTTPStatus.MISDIRECTED_REQUEST, "this worker has not the partition of the key")
@@ -152,12 +178,12 @@ class TablesWeb:
         if wants_arrow:
             rows = table.rows([key], [found.packed])
             rows = rows if columns is None else rows.select(list(columns))
-            return Response(arrow_stream(rows, masked=masked), media_type=ARROW, headers=_HEADERS)
+            return Response(arrow_stream(rows, masked=masked), media_type=ARROW, headers=ROW_HEADERS)
         row = found.row if columns is None else {name: found.row[name] for name in columns}
         if masked:
             row = {name: PERSONAL_MASK if name in masked and it is not None else it for name, it in row.items()}
         document = {"table": table.topic, "key": key_text(key), "row": row, "as_of": COMMITTED, "stale": False}
-        return Response(body_of(document), media_type=JSON, headers=_HEADERS)
+        return Response(body_of(document), media_type=JSON, headers=ROW_HEADERS)
 
     async def _rows(self, request: Request, rights: Rights) -> Response:
         flow, table = self._table(request)
@@ -168,7 +194,7 @@ class TablesWeb:
         if ROUTED in request.headers:
             portion = await self._router.rows_here(flow, table, asked)
             stream = await asyncio.to_thread(arrow_stream, portion.rows, masked=masked, about=told_of(portion))
-            return Response(stream, media_type=ARROW, headers=_HEADERS)
+            return Response(stream, media_type=ARROW, headers=ROW_HEADERS)
         portion = await self._router.rows(flow, table, asked, _question(request))
         render = _arrow_answer if wants_arrow else _json_answer
         return await asyncio.to_thread(render, table, portion, masked)
@@ -216,7 +242,7 @@ class _EventStream(Response):
     """Server-sent events. A reader that takes nothing for `_STALLED_S` is cut off; one that has gone is noticed."""
 
     def __init__(self, events: AsyncIterator[bytes], metrics: TableMetrics) -> None:
-        super().__init__(headers={**_HEADERS, "Content-Type": "text/event-stream", "X-Accel-Buffering": "no"})
+        super().__init__(headers={**ROW_HEADERS, "Content-Type": "text/event-stream", "X-Accel-Buffering": "no"})
         del self.headers["content-length"]
         self._events, self._metrics = events, metrics
 
@@ -300,7 +326,7 @@ def _json_answer(table: TableShape, portion: Portion, masked: frozenset[str]) ->
         "as_of": COMMITTED,
         "stale": False,
     }
-    return Response(body_of(document), media_type=JSON, headers=_HEADERS)
+    return Response(body_of(document), media_type=JSON, headers=ROW_HEADERS)
 
 
 def _arrow_answer(table: TableShape, portion: Portion, masked: frozenset[str]) -> Response:
@@ -308,11 +334,11 @@ def _arrow_answer(table: TableShape, portion: Portion, masked: frozenset[str]) -
     cursor = "" if portion.through is None else cursor_of(portion.through)
     about = {"table": table.topic, "as_of": COMMITTED, "stale": "false", "next": cursor}
     stream = arrow_stream(rows, masked=masked, about=about)
-    return Response(stream, media_type=ARROW, headers={**_HEADERS, NEXT: cursor})
+    return Response(stream, media_type=ARROW, headers={**ROW_HEADERS, NEXT: cursor})
 
 
 def _problem(status: int, why: str, retry_s: int = 0) -> Response:
-    headers = {**_HEADERS, "Retry-After": str(retry_s)} if retry_s else _HEADERS
+    headers = {**ROW_HEADERS, "Retry-After": str(retry_s)} if retry_s else ROW_HEADERS
     if status == HTTPStatus.UNAUTHORIZED:
         headers = {**headers, "WWW-Authenticate": "Bearer"}
     return Response(body_of({"error": why}), status, media_type=JSON, headers=headers)

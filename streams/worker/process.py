@@ -173,7 +173,7 @@ class WorkerProcess:
         self._tables = self._served_tables()
         self._web = Web(
             self.metrics.registry, self._unready, self._source_remarks, listener=listener,
-            further=self._tables.routes(),
+            further=self._tables.routes(), connections=self._tables.connections(),
         )  # fmt: skip
         self._watchdog: Watchdog | None = None
 

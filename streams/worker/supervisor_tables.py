@@ -19,6 +19,7 @@ from streams.deadletters.web.guard import Guard, require
 from streams.deadletters.web.refused import Refused
 from streams.deadletters.web.tokens import Right, Tokens
 from streams.settings import Settings
+from streams.tables.routing import STOPS
 from streams.worker.supervisor_web import Asked
 
 _CONNECT_S_MAX: Final = 2.0
@@ -27,6 +28,7 @@ _SILENCE_S_MAX: Final = 30.0
 _PASSED_ON: Final = ("accept", "authorization", "last-event-id")
 _PASSED_BACK: Final = ("content-type", "cache-control", "retry-after", "streams-next", "x-content-type-options")
 _RETRY_AFTER_S: Final = 2
+_NONE_ANSWERS: Final = "no process of this worker answers: they start, or have ended and are started again"
 
 
 class PassedOn:
@@ -37,13 +39,15 @@ class PassedOn:
         self._turns = itertools.count()
         self._guard = Guard(Tokens.of(settings), bound_to=settings.streams_web_host, what="the interface of tables")
         self._session: aiohttp.ClientSession | None = None
+        self._is_closed = False
 
     def routes(self) -> list[Route]:
         """The routes to serve."""
         return [Route("/tables", self._serve), Route("/tables/{rest:path}", self._serve)]
 
     async def close(self) -> None:
-        """Close all streams."""
+        """Close all streams; requests under way are told that this worker stops."""
+        self._is_closed = True
         if self._session is not None:
             await self._session.close()
 
@@ -57,10 +61,12 @@ class PassedOn:
         running = [process for process in self._processes if process.is_running]
         first = next(self._turns)
         for turn in range(len(running)):
+            if self._is_closed:
+                break
             answer = await self._ask(running[(first + turn) % len(running)], request)
             if answer is not None:
                 return answer
-        why = "no process of this worker answers: they start, or have ended and are started again"
+        why = STOPS if self._is_closed else _NONE_ANSWERS
         return JSONResponse({"error": why}, HTTPStatus.SERVICE_UNAVAILABLE, {"Retry-After": str(_RETRY_AFTER_S)})
 
     async def _ask(self, process: Asked, request: Request) -> Response | None:

@@ -27,13 +27,15 @@ _GRACE_S: Final = 1
 class HttpServer:
     """An HTTP server on a socket that listens, in the event loop of the process."""
 
-    def __init__(self, routes: Sequence[Route], listener: socket.socket) -> None:
-        """Use this socket; `stop` closes it."""
+    def __init__(
+        self, routes: Sequence[Route], listener: socket.socket, connections: type[asyncio.Protocol] | None = None
+    ) -> None:
+        """Use this socket; `stop` closes it. `connections`: the class of connections, in place of the server's own."""
         self._listener = listener
         self._server = _Server(
             uvicorn.Config(
                 Starlette(routes=routes), log_config=None, log_level="warning", access_log=False, server_header=False,
-                lifespan="off", timeout_graceful_shutdown=_GRACE_S,
+                lifespan="off", timeout_graceful_shutdown=_GRACE_S, http=connections or "auto",
             )
         )  # fmt: skip
         self._serving: asyncio.Task[None] | None = None
@@ -81,11 +83,12 @@ class Web:
         port: int | None = None,
         listener: socket.socket | None = None,
         further: Sequence[Route] = (),
+        connections: type[asyncio.Protocol] | None = None,
     ) -> None:
         """Take the port (`take_port`), unless there is a `listener` already: the socket that a supervisor has made.
 
         `/readyz` answers 503 with what `unready` returns, else 200; the lines after that are the `remarks`. `further`
-        routes are served as well.
+        routes are served as well. `connections`: see `HttpServer`.
 
         Raises:
             StreamsError: the port is taken.
@@ -104,6 +107,7 @@ class Web:
                 Route("/readyz", self._readyz),
             ],
             self._socket,
+            connections,
         )
 
     async def start(self) -> None:

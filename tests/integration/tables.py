@@ -1,5 +1,6 @@
 """Asks the tables of workers, and reads from their topics every version of every row that was committed."""
 
+import http.client
 import io
 import json
 import threading
@@ -8,31 +9,45 @@ import urllib.error
 import urllib.request
 from collections import defaultdict
 from collections.abc import Sequence
-from contextlib import suppress
 from datetime import datetime
 from types import TracebackType
-from typing import Any, Final, Self
+from typing import Any, Final, Protocol, Self
 from urllib.parse import quote, urlencode
 
 import fastavro
 
 from streams.local.stack import Stack
 from streams.schemas.catalog import Catalog
-from tests.integration.workers import Worker, read
+from tests.integration.workers import read
 
 STATE: Final = "vehicles.state.v1"
 
 
 def ask(port: int, path: str, *parameters: tuple[str, str], timeout_s: float = 20.0) -> tuple[int, Any]:
-    """Status and document of an answer; status 0: nobody answers."""
+    """Status and document of an answer; status 0: nobody answers.
+
+    Raises:
+        AssertionError: the answer is no JSON.
+
+    """
     query = f"?{urlencode(parameters)}" if parameters else ""
     try:
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}{query}", timeout=timeout_s) as answer:
-            return answer.status, json.loads(answer.read())
-    except urllib.error.HTTPError as error:
-        return error.code, json.loads(error.read())
-    except OSError:
+        status, text = _answer(f"http://127.0.0.1:{port}{path}{query}", timeout_s)
+    except (OSError, http.client.HTTPException):  # the connection, also in mid-answer
         return 0, None
+    try:
+        return status, json.loads(text)
+    except ValueError as error:
+        raise AssertionError(f"{path}{query}: {status} with {text[:300]!r}, which is no JSON") from error
+
+
+def _answer(url: str, timeout_s: float) -> tuple[int, bytes]:
+    try:
+        with urllib.request.urlopen(url, timeout=timeout_s) as answer:  # noqa: S310 - our own
+            return answer.status, answer.read()
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code, error.read()
 
 
 def path_of(key: str, table: str = STATE) -> str:
@@ -76,10 +91,21 @@ def _plain(value: Any) -> Any:
     return value
 
 
-class Asking:
-    """Asks workers in turn for keys, as long as a block runs, and keeps what they answer."""
+class Served(Protocol):
+    """A worker, or what answers in its place."""
 
-    def __init__(self, workers: Sequence[Worker], keys: Sequence[str], *, threads: int = 3) -> None:
+    @property
+    def port(self) -> int:
+        """Of its web server."""
+
+
+class Asking:
+    """Asks workers in turn for keys, as long as a block runs, and keeps what they answer.
+
+    What is no answer of tables (no JSON, a 503 without a reason) fails the test at the end of the block.
+    """
+
+    def __init__(self, workers: Sequence[Served], keys: Sequence[str], *, threads: int = 3) -> None:
         self.answers: list[tuple[str, dict[str, Any] | None]] = []
         """Key and row; None: the worker has said that there is none."""
         self.refused = 0
@@ -88,7 +114,8 @@ class Asking:
         self.wrong: list[Any] = []
         self._workers, self._keys = workers, keys
         self._ends = threading.Event()
-        self._threads = [threading.Thread(target=self._run, args=(number,)) for number in range(threads)]
+        self._failures: list[BaseException] = []
+        self._threads = [threading.Thread(target=self._guarded, args=(number,)) for number in range(threads)]
 
     def __enter__(self) -> Self:
         for thread in self._threads:
@@ -101,6 +128,20 @@ class Asking:
         self._ends.set()
         for thread in self._threads:
             thread.join()
+        if self._failures and error is None:
+            raise self._failures[0]
+
+    def wait(self) -> None:
+        """Wait until every thread has failed."""
+        for thread in self._threads:
+            thread.join(timeout=10)
+
+    def _guarded(self, number: int) -> None:
+        """Keep what ends the thread, for whoever ends the block."""
+        try:
+            self._run(number)
+        except Exception as failure:  # noqa: BLE001 - raised again in the thread of the test
+            self._failures.append(failure)
 
     def _run(self, number: int) -> None:
         while not self._ends.is_set():
@@ -112,17 +153,16 @@ class Asking:
             else:
                 self._range(worker)
 
-    def _point(self, worker: Worker, key: str) -> None:
-        with suppress(ConnectionError, TimeoutError):
-            status, document = ask(worker.port, path_of(key))
-            if status == 200:
-                self.answers.append((key, document["row"]))
-            elif status == 404:
-                self.answers.append((key, None))
-            else:
-                self._other(status, document)
+    def _point(self, worker: Served, key: str) -> None:
+        status, document = ask(worker.port, path_of(key))
+        if status == 200:
+            self.answers.append((key, document["row"]))
+        elif status == 404:
+            self.answers.append((key, None))
+        else:
+            self._other(status, document)
 
-    def _range(self, worker: Worker) -> None:
+    def _range(self, worker: Served) -> None:
         status, document = ask(worker.port, f"/tables/{STATE}", ("limit", "1000"))
         if status == 200:
             self.answers += [(item["key"], item["row"]) for item in document["rows"]]

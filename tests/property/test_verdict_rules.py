@@ -74,6 +74,7 @@ def windows(draw: Any, rows_max: int = 5) -> Window:
         open_s=column(st.sampled_from([0.0, POLICY.open_s - 0.001, POLICY.open_s, 5_000.0])),
         left=column(st.sampled_from([False, False, False, True])).astype(np.bool_),
         unplaced=column(st.sampled_from([False, False, False, True])).astype(np.bool_),
+        kept=column(st.sampled_from([False, False, False, True])).astype(np.bool_),
         state_at=column(st.sampled_from([AS_COMMITTED] * 6 + [NOWHERE, 5])).astype(np.int64),
     )
 
@@ -81,7 +82,7 @@ def windows(draw: Any, rows_max: int = 5) -> Window:
 def rows_of(window: Window, rows: list[int]) -> Window:
     names = (
         "offset", "lag", "active", "lag_s", "owned", "deleted", "beyond", "unreadable", "open_s", "left", "unplaced",
-        "state_at",
+        "kept", "state_at",
         "unowned_s", "flaps", "peers_s",
     )  # fmt: skip
     changed = {name: getattr(window, name)[rows] for name in names}
@@ -157,6 +158,7 @@ def test_every_verdict_has_a_reason_that_fits_it(window: Window) -> None:
         assert (reason == Reason.WENT_BACK) == (found.status[row] == Status.REWIND)
         assert (reason == Reason.WENT_BACK) <= (found.back_by[row] > 0)
         assert (reason == Reason.LEFT_TOPIC) <= bool(window.left[row])
+        assert (reason == Reason.KEPT_VERSION) <= bool(window.kept[row] and window.owned[row] != Owned.SOMEBODY)
         assert (reason == Reason.NOT_IN_LAYOUT) <= bool(window.unplaced[row] and window.lag[row, -1])
         assert (reason == Reason.OFFSET_NOT_OF_STATE) <= (window.state_at[row] != AS_COMMITTED)
         assert (reason == Reason.NOBODY_READS) <= (window.owned[row] == Owned.NOBODY)
@@ -224,6 +226,7 @@ def test_one_dip_does_not_hide_a_growing_lag(samples: int, per_sample: int, data
             open_s=np.zeros(1),
             left=np.zeros(1, dtype=np.bool_),
             unplaced=np.zeros(1, dtype=np.bool_),
+            kept=np.zeros(1, dtype=np.bool_),
             state_at=np.full(1, AS_COMMITTED, dtype=np.int64),
             moves=unmoved(1),
             unowned_s=np.full(1, np.nan),

@@ -230,6 +230,46 @@ def test_orders_at_risk_are_listed_with_those_first_that_can_be_saved() -> None:
     assert ["sooner"] == [one["order"] for one in news(known, T0, ids=True)["risky"]]
 
 
+def test_late_is_late_though_nobody_writes_a_row() -> None:
+    known = picture()
+    known.take("positions", positions(("a", 0, 50.0, 8.0, 60.0), ("b", 0, 50.0, 8.0, 60.0)))
+    known.take(
+        "orders", order_rows(("risky", "a", "PICKED_UP", "AT_RISK", 10), ("fine", "b", "ASSIGNED", "ON_TIME", 20))
+    )
+    [risky, fine] = [one.promised_time for one in known.orders.of_vehicle("a") + known.orders.of_vehicle("b")]
+    assert risky is not None
+    assert fine is not None
+
+    def told(now_ms: int) -> tuple[int, list[tuple[str, str, bool]], list[int]]:
+        said = news(known, now_ms, ids=True)
+        states = [int(state) for state in known.vehicles.rows["state"]]
+        return said["at_risk"], [(one["order"], one["risk"], one["late"]) for one in said["risky"]], states
+
+    assert (1, [("risky", "AT_RISK", False)], [AT_RISK, 0]) == told(risky)
+    version = known.version
+    assert (1, [("risky", "LATE", True)], [LATE, 0]) == told(risky + 1)
+    assert [0] == known.vehicles.changed_since(version).tolist(), "browsers hear of it"
+    late = [("risky", "LATE", True), ("fine", "LATE", True)]
+    assert (2, late, [LATE, LATE]) == told(fine + 1)
+    known.take("orders", order_rows(("fine", "b", "PICKED_UP", "ON_TIME", 20)))
+    assert (2, late, [LATE, LATE]) == told(fine + 1), "whatever a row says that was written before"
+    known.take(
+        "orders", order_rows(("fine", "b", "PICKED_UP", "ON_TIME", 200), ("risky", "a", "DELIVERED", "LATE", 10))
+    )
+    assert (0, [], [0, 0]) == told(fine + 1), "a new promise, and a delivery"
+    assert "LATE" == vehicle(known, 1, masked=False, ids=True, now_ms=T0 + 10**9)["orders"][0]["risk"]  # type: ignore[index]
+
+
+def test_promises_of_orders_that_have_ended_are_not_kept() -> None:
+    book = OrderBook(Orders("orders"))
+    for number in range(5_000):
+        book.take([OrderRow(f"o{number}", "a", T0, "ASSIGNED", "ON_TIME", promised_time=T0 + 10**9)])
+        book.take([OrderRow(f"o{number}", "a", T0, "DELIVERED", "ON_TIME", promised_time=T0 + 10**9)])
+    assert len(book._promises) < 1_100
+    assert set() == book.pass_time(T0 + 2 * 10**9)
+    assert (0, [], {}) == (len(book), book._promises, book._awaited)
+
+
 def test_an_order_that_moves_to_another_vehicle_leaves_the_first() -> None:
     book = OrderBook(Orders("orders"))
     book.take([OrderRow("o", "a", T0, "ASSIGNED", "LATE")])

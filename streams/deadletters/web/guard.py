@@ -133,6 +133,24 @@ class Guard:
             raise Refused(HTTPStatus.UNAUTHORIZED, "send a token: Authorization: Bearer ...")
         return self.check_token(request, shown.strip().encode("latin-1"))  # bytes of a header come as latin-1
 
+    def rights_unless_refused(self, request: Request) -> Rights | None:
+        """What `rights` returns; None where it would refuse, and a wrong token is not counted: `rights` is to be asked.
+
+        Not for an address that `is_held`.
+        """
+        if self._tokens:
+            kind, _, shown = request.headers.get("authorization", "").partition(" ")
+            return self._tokens.rights_of(shown.strip().encode("latin-1")) if kind.lower() == "bearer" else None
+        try:
+            self._check_local(request)
+        except Refused:
+            return None
+        return EVERY_RIGHT
+
+    def is_held(self, address: str) -> bool:
+        """Whether no token from there is looked at now, since wrong ones have come."""
+        return bool(self._failures) and self._failures.wait_s(address, self._clock()) > 0
+
     def check_token(self, request: Request, shown: bytes) -> Rights:
         """Rights of a token that was entered.
 

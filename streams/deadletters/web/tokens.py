@@ -79,6 +79,10 @@ class Failures:
     def __init__(self) -> None:
         self._addresses: OrderedDict[str, _Failing] = OrderedDict()
 
+    def __bool__(self) -> bool:
+        """Whether any address has shown some."""
+        return bool(self._addresses)
+
     def wait_s(self, address: str, now_s: float) -> float:
         """How long an address has to wait until its next token is checked; 0: not at all."""
         failing = self._addresses.get(_site(address))
