@@ -51,6 +51,16 @@ class ColumnReader:
         starts = [0, *ends[:-1]]
         return objects([blob[a:b] for a, b in zip(starts, ends, strict=True)] if count else [])
 
+    def skip_texts(self, count: int) -> None:
+        """Pass over a column of byte strings."""
+        self.skip(int(self.numbers("<u4", count).sum(dtype=np.int64)))
+
+    def skip(self, size: int) -> None:
+        """Pass over so many bytes."""
+        if size > len(self._data) - self._at:
+            raise Cut("cut off")
+        self._at += size
+
 
 def pack_texts(texts: list[bytes]) -> list[bytes]:
     """A column of byte strings: their sizes, and then all of them."""

@@ -29,7 +29,7 @@ from streams.operators.output import Output, RefusedEvents
 from streams.operators.refused import accepted
 from streams.operators.reorder.held import Held, held_in_store
 from streams.operators.reorder.journalled import HeldInJournal
-from streams.operators.reorder.section import pack_held, unpack_held
+from streams.operators.reorder.section import pack_held
 from streams.operators.spec import OperatorSpec, named_for
 from streams.operators.trace import WatermarkTrace, complete_below
 from streams.state.space import StoreSpace
@@ -185,9 +185,8 @@ class MergeOperator(Operator):
         rows = 0
         for one in self._waiting:
             if (section := record.sections.get(one.section)) is not None:
-                held = unpack_held(section, one.fields)
-                one.journalled.add(held, record.watermark, budget.bytes_max // len(self._waiting))
-                rows += len(held)
+                bytes_max = budget.bytes_max // len(self._waiting)
+                rows += one.journalled.add(section, one.fields, record.watermark, bytes_max)
         return rows
 
     def bound_replay(self, watermark: int, budget: RestoreBudget) -> int:

@@ -72,6 +72,11 @@ def memory_of(events: Events) -> int:
     return int(_sizes(events).sum())
 
 
+def memory_of_section(count: int, size: int) -> int:
+    """About as much as `count` events would take that are `size` bytes in the journal."""
+    return 2 * size + count * _EVENT_OVERHEAD_BYTES
+
+
 def _sizes(events: Events) -> Int64:
     """Approximate memory of each event. Its id, key and texts are parts of its value, each an object of its own."""
     sizes = 2 * byte_sizes(events.value) + _EVENT_OVERHEAD_BYTES

@@ -28,11 +28,11 @@ from streams.operators.reorder.section import (
     FORGOTTEN,
     HELD,
     LAST_RELEASED,
+    count_of_due,
     pack_due,
     pack_held,
     pack_keys,
     unpack_due,
-    unpack_held,
     unpack_keys,
 )
 from streams.operators.spec import OperatorSpec, named_for
@@ -198,18 +198,15 @@ class ReorderOperator(Operator):
         """Hold what a cycle has held, as far as it is not due; take the last released events that the store lacks."""
         rows = 0
         if (section := record.sections.get(self._spec.held_part)) is not None:
-            held = unpack_held(section, self._context.fields)
-            self._journalled.add(held, record.watermark, budget.bytes_max)
-            rows += len(held)
+            rows += self._journalled.add(section, self._context.fields, record.watermark, budget.bytes_max)
         if (section := record.sections.get(self._spec.forgotten_part)) is not None and record.is_new:
             self._write_replayed()
             self._last_space.delete(self._replayed, unpack_keys(section))
             self._write_replayed()
         if (section := record.sections.get(self._spec.last_part)) is not None:
-            due = unpack_due(section)
-            rows += len(due)
+            rows += count_of_due(section)
             if record.is_new:
-                self._last_space.put(self._replayed, due_pairs(due))
+                self._last_space.put(self._replayed, due_pairs(unpack_due(section)))
                 if len(self._replayed.puts) > _PUTS_MAX:
                     self._write_replayed()
         return rows

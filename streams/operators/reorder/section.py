@@ -10,7 +10,7 @@ from typing import Final
 
 import numpy as np
 
-from streams.batch.columns import Bools, Int64, Objects, object_rows, objects
+from streams.batch.columns import TIME_MIN, Bools, Int64, Objects, object_rows, objects
 from streams.batch.events import Events, Fields
 from streams.batch.refs import byte_sizes
 from streams.state.codec import (
@@ -75,6 +75,24 @@ def _pack_held(held: Events) -> bytes:
     for texts in (headers, *marked):
         parts += pack_texts(texts)
     return b"".join(parts)
+
+
+def last_held(data: memoryview) -> tuple[int, int]:
+    """How many held events a section has, and the newest of their times. Nothing else of them is made.
+
+    Raises:
+        JournalCorrupted: the bytes are not such a section.
+
+    """
+    with reading():
+        columns = ColumnReader(data)
+        names = json.loads(columns.blob(columns.size()))
+        count, payload_names, text_names = int(names["events"]), list(names["payload"]), list(names["texts"])
+        _, event_time = (columns.numbers("<i8", count) for _ in range(2))
+        columns.numbers("<i8", count * (4 + len(payload_names)))
+        for _ in range(4 + len(text_names)):
+            columns.skip_texts(count)
+        return count, int(event_time.max(initial=TIME_MIN))
 
 
 def unpack_held(data: memoryview, fields: Fields) -> Events:
@@ -151,6 +169,17 @@ def unpack_due(data: memoryview) -> DueRows:
         count = columns.size()
         event_time, sequence = columns.numbers("<i8", count), columns.numbers("<i8", count)
         return DueRows(columns.texts(count), event_time, sequence, columns.texts(count))
+
+
+def count_of_due(data: memoryview) -> int:
+    """How many last released events a piece has.
+
+    Raises:
+        JournalCorrupted: the bytes are not such a section.
+
+    """
+    with reading():
+        return ColumnReader(data).size()
 
 
 def pack_keys(keys: Sequence[bytes]) -> bytes:
