@@ -33,7 +33,7 @@ from streams.settings import Settings
 from streams.sinks.memory import MemoryTransactions
 from streams.snapshots.objects import ObjectStore
 from streams.state.identity import Places
-from streams.state.rocks import RocksMemory, RocksStore, open_or_quarantine
+from streams.state.rocks import RocksMemory, RocksStore, open_compared, open_or_quarantine
 from streams.testing.schemas import RegisteredSchemas
 from streams.worker.configuration import config_of
 from streams.worker.schemas import reader_schemas
@@ -43,6 +43,8 @@ from streams.worker.snapshots import SnapshotUploads
 BATCH: Final = 20_000
 FLUSH_EVERY: Final = 15
 """Micro-batches between two flushes of the store."""
+FETCHED: Final = 2_000
+"""Records that a restore gets at once, as from a broker."""
 IDS_MAX: Final = 20_000_000
 START_MS: Final = 1_700_000_000_000
 CHANGED_SHARE: Final = 0.01
@@ -64,7 +66,7 @@ class Bench:
         self.places = Places(_NAME, {topic.name: topic.name for topic in GPS.topics()}, 1)
         self.kafka = MemoryKafka(1)
         self.kafka.give(0, _NAME)
-        self.changelog = MemoryChangelog(self.kafka)
+        self.changelog = MemoryChangelog(self.kafka, FETCHED)
         self.engine = Engine(self.config, *decoders_of(GPS, settings))
         self.engine.learn({self.schema.id: build_plan(self.schema.id, self.schema.text, reader)})
         self.store = RocksStore(folder / "0", self.memory)
@@ -147,7 +149,7 @@ class Bench:
             store.close()
             if SnapshotRestores(self.objects, GPS).bring(0, path, self.places, lambda: None) is None:
                 raise SystemExit("the snapshot was not usable")
-            store = open_or_quarantine(path, self.memory)
+            store = open_compared(path, self.memory)
         task = self._restored(store)
         seconds = time.perf_counter() - started, time.process_time() - cpu
         if task.offset_next != self.offset:

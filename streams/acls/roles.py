@@ -23,7 +23,7 @@ from streams.names import (
     REVIEW_GROUP,
     VERSIONS_GROUP,
 )
-from streams.sinks.spec import dead_letters_of, group_of
+from streams.sinks.spec import SinkSpec, dead_letters_of, group_of
 
 USER: Final = "User:"
 
@@ -211,8 +211,17 @@ def reconciling_rights(flow: Pipeline) -> Iterator[Right]:
     yield on_topic(flow.journal, Operation.READ, "reads where commit cycles ended, and which bounds are recorded")
 
 
+def comparing_rights(sink: SinkSpec, prefix: str) -> Iterator[Right]:
+    """Rights on topics that `streams reconcile` needs for a sink."""
+    yield on_topic(sink.topic, Operation.READ, "compares the target with it")
+    yield on_topic(dead_letters_of(sink, prefix), Operation.READ, "compares it with what the target does not have")
+
+
 def _auditor(flow: Pipeline) -> Iterator[Right]:
     yield from reconciling_rights(flow)
+    for sink in flow.sinks:
+        yield from comparing_rights(sink, flow.prefix)
+        yield _unjoined(group_of(sink, flow.prefix))
     group = Right(Kind.GROUP, flow.group, Pattern.LITERAL, Operation.DESCRIBE, "reads how far workers are; joins none")
     yield group
 

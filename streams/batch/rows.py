@@ -230,6 +230,24 @@ def unpack_rows(dtype: np.dtype[Any], packed: Sequence[bytes]) -> Rows:
     return rows
 
 
+def unpack_column(dtype: np.dtype[Any], packed: Sequence[bytes], name: str) -> Any:
+    """One column of numbers of what `pack_rows` has written.
+
+    Raises:
+        ValueError: the bytes are not rows of this layout.
+
+    """
+    if not _texts(dtype):
+        if set(map(len, packed)) - {dtype.itemsize}:
+            raise ValueError(f"rows are not {dtype.itemsize} bytes long")
+        return np.frombuffer(b"".join(packed), dtype=dtype)[name]
+    names = _numbers(dtype)
+    fixed = np.dtype([(each, dtype[each]) for each in names])
+    if any(len(row) < fixed.itemsize for row in packed):
+        raise ValueError("a row is cut off")
+    return np.frombuffer(b"".join([row[: fixed.itemsize] for row in packed]), dtype=fixed)[name]
+
+
 def text_bytes(rows: Rows) -> int:
     """Bytes of all texts in `rows`."""
     return sum(sum(map(len, filter(None, rows[name].tolist()))) for name in _texts(rows.dtype))

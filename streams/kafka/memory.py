@@ -175,8 +175,9 @@ class MemoryKafka:
 class MemoryChangelog:
     """`engine.log.Changelog` over `MemoryKafka`."""
 
-    def __init__(self, kafka: MemoryKafka) -> None:
-        self._kafka = kafka
+    def __init__(self, kafka: MemoryKafka, rows_max: int = 3) -> None:
+        """Reads `rows_max` rows at a time."""
+        self._kafka, self._rows_max = kafka, rows_max
 
     def committed(self, partitions: Sequence[int]) -> dict[int, Committed | None]:
         """The group's committed positions; a transaction that is pending on them is aborted."""
@@ -196,8 +197,8 @@ class MemoryChangelog:
         """Committed records, in batches of few."""
         rows = [
             LogRow(entry.offset, entry.key, entry.value, entry.headers)
-            for entry in self._kafka.committed_rows(topic, partition)
-            if start <= entry.offset < end
+            for entry in self._kafka.log(topic, partition)[start:end]
+            if entry.is_committed
         ]
-        for at in range(0, len(rows), 3):
-            yield rows[at : at + 3]
+        for at in range(0, len(rows), self._rows_max):
+            yield rows[at : at + self._rows_max]

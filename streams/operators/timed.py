@@ -2,14 +2,16 @@
 
 import itertools
 import struct
-from collections.abc import Iterable
 from typing import Final
 
+import numpy as np
+
 from streams.batch.columns import Int64, Objects, objects
-from streams.batch.rows import Rows, unpack_rows
+from streams.batch.rows import Rows, unpack_column
 from streams.growth.home import Home
 from streams.operators.keyed import KeySpace, StoredRows
 from streams.operators.trace import NEVER
+from streams.state.codec import SIZE, ColumnReader, pack_texts
 from streams.state.space import StoreSpace
 from streams.state.store import WriteBatch
 
@@ -17,6 +19,8 @@ _SCAN_ROWS: Final = 4_096
 """Rows that are looked at together when those that are due once are looked for."""
 _LOADED_MAX: Final = 2_000
 """Keys that are loaded from the store at once because the watermark has passed their times."""
+_TOGETHER_MAX: Final = 32
+"""Keys that are remembered in one row of the store, by the earliest of their times."""
 _DUE: Final = struct.Struct(">q")
 
 
@@ -38,6 +42,8 @@ class TimedRows(StoredRows):
         """Least watermark at which a row that is in the store only is due."""
         self._upto = b""
         """Where in the store those begin that were not loaded again yet."""
+        self._serial = 0
+        """Of the newest row that remembers some: they are written anew by each process (`find_open`)."""
         self.has_loaded = False
         """Whether some were loaded since the last cycle: what is before `_upto` can be deleted."""
 
@@ -60,21 +66,31 @@ class TimedRows(StoredRows):
         self._waiting.clear(batch)
         self._space.write(batch)
         self.waits_at = NEVER
-        rows = self._space.scan()
-        while some := list(itertools.islice(rows, _SCAN_ROWS)):
-            due = unpack_rows(self.rows.dtype, [row for _, row in some])[self._due]
-            timed = (due != NEVER).nonzero()[0]
-            if (kept := self._home.kept([some[row][0] for row in timed])) is not None:
-                timed = timed[kept]
+        for keys, rows in self._space.pages(_SCAN_ROWS):
+            due = unpack_column(self.rows.dtype, rows, self._due)
+            is_timed = due != NEVER
+            timed, times = list(itertools.compress(keys, is_timed.tolist())), due[is_timed]
+            if (kept := self._home.kept(timed)) is not None:
+                timed, times = list(itertools.compress(timed, kept.tolist())), times[kept]
             batch = WriteBatch()
-            self._let_wait([some[row][0] for row in timed], due[timed], batch)
+            self._let_wait(timed, times, batch)
             self._space.write(batch)
 
-    def _let_wait(self, keys: Iterable[bytes], due: Int64, batch: WriteBatch) -> None:
-        """Have `batch` remember times of keys that will not be in memory."""
+    def _let_wait(self, keys: list[bytes], due: Int64, batch: WriteBatch) -> None:
+        """Have `batch` remember times of keys that will not be in memory.
+
+        Some that follow each other are remembered in one row by the first one's time, and are loaded together.
+        """
         self._upto = b""  # what was loaded before is deleted by now, and these may be due earlier than it was
-        pairs = zip(keys, due.tolist(), strict=True)
-        self._waiting.put(batch, [(_DUE.pack(at) + key, b"") for key, at in pairs])
+        order = np.argsort(due, kind="stable")
+        times, sorted_keys = due[order].tolist(), [keys[row] for row in order.tolist()]
+        pairs: list[tuple[bytes, bytes]] = []
+        for first in range(0, len(times), _TOGETHER_MAX):
+            some = sorted_keys[first : first + _TOGETHER_MAX]
+            self._serial += 1
+            name = _DUE.pack(times[first]) + SIZE.pack(self._serial)
+            pairs.append((name, b"".join([SIZE.pack(len(some)), *pack_texts(some)])))
+        self._waiting.put(batch, pairs)
         self.waits_at = min(self.waits_at, int(due.min(initial=NEVER)))
 
     def next_timer(self) -> int:
@@ -95,14 +111,14 @@ class TimedRows(StoredRows):
         end = _DUE.pack(watermark + 1)
         keys: list[bytes] = []
         self.waits_at, upto = NEVER, end
-        for row, _ in self._waiting.scan():
+        for row, packed in self._waiting.scan():
             if row < self._upto:
                 continue  # loaded before, and not yet deleted
-            if row >= end or len(keys) == _LOADED_MAX:
+            if row >= end or len(keys) + _count_of(packed) > max(_LOADED_MAX, _count_of(packed)):
                 self.waits_at = _DUE.unpack_from(row)[0]
                 upto = row
                 break
-            keys.append(row[_DUE.size :])
+            keys += _keys_of(packed)
         self._upto, self.has_loaded = min(upto, end), True
         kept = self._home.kept(keys)
         return keys if kept is None else list(itertools.compress(keys, kept.tolist()))
@@ -112,3 +128,13 @@ class TimedRows(StoredRows):
         if self.has_loaded:
             self._waiting.delete_range(batch, b"", self._upto)
         self.has_loaded = False
+
+
+def _count_of(packed: bytes) -> int:
+    return int(SIZE.unpack_from(packed)[0])
+
+
+def _keys_of(packed: bytes) -> list[bytes]:
+    columns = ColumnReader(memoryview(packed))
+    found: list[bytes] = columns.texts(columns.size()).tolist()
+    return found

@@ -47,6 +47,8 @@ class Unchecked(StrEnum):
     IN_MOTION = "keys whose events were being processed"
     FORGOTTEN = "keys that were forgotten"
     MISROUTED = "keys with records in a partition that is not theirs"
+    TARGET_BEFORE = "rows of a target whose records are gone from the topic"
+    TARGET_LETTERS = "rows of a target that have a dead letter of the sink as well"
     LETTERS_ELSEWHERE = "dead letters that name no record of the source (gateway, bridge, pull)"
 
 

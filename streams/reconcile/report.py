@@ -8,7 +8,7 @@ from typing import Any, Final
 from prometheus_client import CollectorRegistry, Gauge, write_to_textfile
 
 from streams.masking import PERSONAL_MASK
-from streams.reconcile.differences import Column, Difference, Kind, Place, instant
+from streams.reconcile.differences import Column, Difference, Findings, Kind, Place, instant
 from streams.reconcile.run import Result
 from streams.text import counted
 
@@ -27,6 +27,7 @@ class Personal:
     ids: bool = False
 
 
+DEMANDED: Final = "what it has written is what its source demands"
 Document = dict[str, Any]
 
 
@@ -34,20 +35,14 @@ def document_of(result: Result, personal: Personal) -> Document:
     """Everything, for JSON."""
     plan, point, findings, options = result.plan, result.point, result.findings, result.options
     rules = plan.rules
-    groups = _by_key(findings.differences)
     return {
         "flow": result.flow,
         "source": plan.pipeline.source,
         "at": instant(result.at_ms),
-        "agrees": findings.total == 0,
-        "differences": findings.total,
-        "counts": {kind.value: count for kind, count in sorted(findings.counts.items())},
+        **counts_of(findings),
         "records": result.records,
         "keys": result.keys,
-        "checked": dict(sorted(findings.checked.items())),
-        "not_checked": {kind.value: count for kind, count in sorted(findings.unchecked.items())},
         "not_recomputed": list(plan.left_out),
-        "remarks": dict(sorted(findings.remarks.items())),
         "bounds": {
             "lateness_ms": rules.lateness_ms,
             "dedup_horizon_ms": rules.horizon_ms,
@@ -72,9 +67,26 @@ def document_of(result: Result, personal: Personal) -> Document:
             for number in range(point.partitions)
         ],
         "seconds": round(result.took_s, 3),
-        "not_shown": findings.total - len(findings.differences),
-        "by_key": [_key_row(key, found, plan.pipeline.source, personal) for key, found in groups],
+        "by_key": rows_by_key(findings, plan.pipeline.source, personal),
     }
+
+
+def counts_of(findings: Findings) -> Document:
+    """How many of what, for a document."""
+    return {
+        "agrees": findings.total == 0,
+        "differences": findings.total,
+        "counts": {kind.value: count for kind, count in sorted(findings.counts.items())},
+        "checked": dict(sorted(findings.checked.items())),
+        "not_checked": {kind.value: count for kind, count in sorted(findings.unchecked.items())},
+        "remarks": dict(sorted(findings.remarks.items())),
+        "not_shown": findings.total - len(findings.differences),
+    }
+
+
+def rows_by_key(findings: Findings, source: str, personal: Personal) -> list[Document]:
+    """Differences by key, for a document; `source`: the topic of the events that explain them."""
+    return [_key_row(key, found, source, personal) for key, found in _by_key(findings.differences)]
 
 
 def _by_key(differences: list[Difference]) -> list[tuple[bytes | None, list[Difference]]]:
@@ -137,8 +149,11 @@ def lines_of(document: Document) -> Iterator[str]:
     """The report as lines of text."""
     yield headline(document)
     yield (
-        f"{document['records']:,} records of {document['source']} of {counted(document['keys'], 'key')} were judged "
-        f"by the model, up to the offsets {reached(document)}"
+        f"{document['records']:,} records of {document['source']} were compared with {document['target']}, up to the "
+        f"offsets {reached(document)}"
+        if "target" in document
+        else f"{document['records']:,} records of {document['source']} of {counted(document['keys'], 'key')} were "
+        f"judged by the model, up to the offsets {reached(document)}"
     )
     yield from _table("compared", document["checked"])
     yield from _table("not checked", document["not_checked"])
@@ -161,11 +176,8 @@ def lines_of(document: Document) -> Iterator[str]:
 def headline(document: Document) -> str:
     """The verdict in a line."""
     count, keys = document["differences"], len(document["by_key"])
-    verdict = (
-        "what it has written is what its source demands"
-        if document["agrees"]
-        else f"{counted(count, 'difference')} of {counted(keys, 'key')}"
-    )
+    agrees = "the target holds what its topic says" if "target" in document else DEMANDED
+    verdict = agrees if document["agrees"] else f"{counted(count, 'difference')} of {counted(keys, 'key')}"
     return f"{document['flow']} at {document['at']}: {verdict}"
 
 
@@ -207,6 +219,11 @@ def event_words(event: Document) -> str:
 
 
 def write_metrics(path: Path, result: Result) -> None:
+    """Of a flow, as `write_metrics_of`."""
+    write_metrics_of(path, result.flow, result.findings, result.at_ms, result.took_s)
+
+
+def write_metrics_of(path: Path, flow: str, findings: Findings, at_ms: int, took_s: float) -> None:
     """A file for the textfile collector of Prometheus' node exporter, replaced as a whole.
 
     Raises:
@@ -214,7 +231,6 @@ def write_metrics(path: Path, result: Result) -> None:
 
     """
     registry = CollectorRegistry()
-    flow, findings = result.flow, result.findings
     differences = Gauge(
         "streams_reconcile_differences", "Differences that the last run found.", ["pipeline", "kind"], registry=registry
     )
@@ -232,8 +248,8 @@ def write_metrics(path: Path, result: Result) -> None:
     for each, count in findings.unchecked.items():
         unchecked.labels(flow, each.value).set(count)
     for name, words, value in (
-        ("streams_reconcile_last_run_timestamp_seconds", "When the last run fixed its point.", result.at_ms / 1000),
-        ("streams_reconcile_duration_seconds", "How long the last run took.", result.took_s),
+        ("streams_reconcile_last_run_timestamp_seconds", "When the last run fixed its point.", at_ms / 1000),
+        ("streams_reconcile_duration_seconds", "How long the last run took.", took_s),
     ):
         Gauge(name, words, ["pipeline"], registry=registry).labels(flow).set(value)
     write_to_textfile(str(path), registry)

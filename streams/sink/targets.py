@@ -46,22 +46,32 @@ def _postgres(sink: DeclaredSink, spec: PostgresSpec, settings: Settings, topic_
     try:
         from streams.sinks.postgres.target import PostgresTarget, check_url
     except ImportError as error:
-        raise _missing("postgres", error) from None
-    url = settings.secret("STREAMS_POSTGRES_URL")
-    if url is None:
-        raise UsageError(f"sink {spec.name}: STREAMS_POSTGRES_URL names no database: postgresql://user@host/database")
-    check_url(url)
+        raise missing_extra("postgres", error) from None
+    check_url(postgres_url(spec, settings))
     return PostgresTarget(
         lambda: settings.secret("STREAMS_POSTGRES_URL") or "", sink=spec.name, topic=spec.topic, topic_id=topic_id,
         table=spec.table, columns=sink.columns, key=sink.key, masks_values=sink.is_personal,
     )  # fmt: skip
 
 
+def postgres_url(spec: PostgresSpec, settings: Settings) -> str:
+    """The database of a sink.
+
+    Raises:
+        UsageError: none is named.
+
+    """
+    url = settings.secret("STREAMS_POSTGRES_URL")
+    if url is None:
+        raise UsageError(f"sink {spec.name}: STREAMS_POSTGRES_URL names no database: postgresql://user@host/database")
+    return url
+
+
 def _delta(sink: DeclaredSink, spec: DeltaSpec, settings: Settings, topic_id: str) -> Target:
     try:
         from streams.sinks.delta.target import DeltaTarget
     except ImportError as error:
-        raise _missing("delta", error) from None
+        raise missing_extra("delta", error) from None
     return DeltaTarget(
         delta_url(spec, settings), sink=spec.name, topic_id=topic_id, columns=sink.columns, key=sink.key,
         day_of=spec.day_of, masks_values=sink.is_personal,
@@ -78,7 +88,7 @@ def delta_upkeep() -> ModuleType:
     try:
         return importlib.import_module("streams.sinks.delta.maintenance")
     except ImportError as error:
-        raise _missing("delta", error) from None
+        raise missing_extra("delta", error) from None
 
 
 def delta_url(spec: DeltaSpec, settings: Settings) -> str:
@@ -87,5 +97,6 @@ def delta_url(spec: DeltaSpec, settings: Settings) -> str:
     return f"{root.rstrip('/')}/{spec.path}"
 
 
-def _missing(extra: str, error: ImportError) -> UsageError:
+def missing_extra(extra: str, error: ImportError) -> UsageError:
+    """What to install."""
     return UsageError(f"sinks into {extra} need more ({error.name}): pip install 'logistics-streams[{extra}]'")

@@ -54,10 +54,14 @@ class ColumnReader:
     def skip_texts(self, count: int) -> int:
         """Pass over a column of byte strings; how many bytes they have together."""
         size = int(self.numbers("<u4", count).sum(dtype=np.int64))
-        if self._at + size > len(self._data):
+        self.skip(size)
+        return size
+
+    def skip(self, size: int) -> None:
+        """Pass over so many bytes."""
+        if size > len(self._data) - self._at:
             raise Cut("cut off")
         self._at += size
-        return size
 
 
 def pack_texts(texts: list[bytes]) -> list[bytes]:

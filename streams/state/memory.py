@@ -1,5 +1,6 @@
 """In-memory twin of the RocksDB store, with the same contract: what was not flushed is lost in a crash."""
 
+import itertools
 from bisect import bisect_left
 from collections.abc import Iterator
 
@@ -24,6 +25,12 @@ class MemoryStore:
         keys = sorted(self._rows)
         for key in keys[bisect_left(keys, prefix) : bisect_left(keys, prefix_end(prefix))]:
             yield key, self._rows[key]
+
+    def pages(self, prefix: bytes, rows: int) -> Iterator[list[tuple[bytes, bytes]]]:
+        """As `scan`, in lists of up to `rows` pairs."""
+        pairs = self.scan(prefix)
+        while page := list(itertools.islice(pairs, rows)):
+            yield page
 
     def range(self, start: bytes, end: bytes, limit: int) -> list[tuple[bytes, bytes]]:
         """The first `limit` pairs from `start` up to, and without, `end`, in key order."""

@@ -21,6 +21,7 @@ from rocksdict import (
     DBCompressionType,
     Options,
     Rdict,
+    ReadOptions,
     WriteBufferManager,
     WriteOptions,
 )
@@ -172,6 +173,70 @@ class RocksStore:
         finally:
             del rows  # it holds the database open, and a traceback would hold it
 
+    def pages(self, prefix: bytes, rows: int) -> Iterator[list[tuple[bytes, bytes]]]:
+        """As `scan`, in lists of up to `rows` pairs; `on_scanned` is called after each."""
+        bounded = ReadOptions()
+        bounded.set_iterate_upper_bound(prefix_end(prefix))
+        pairs = self._db.items(from_key=prefix, read_opt=bounded)
+        last = prefix
+        try:
+            while page := list(itertools.islice(pairs, rows)):
+                last = page[-1][0]
+                yield page
+                self.on_scanned()
+        finally:
+            del pairs
+        self._require_end(last)
+
+    def _require_end(self, last: bytes) -> None:
+        """Tell the end of the rows from a corrupt block, at which an iterator of pairs ends as well.
+
+        Raises:
+            StoreCorrupted: what comes after the pair `last` cannot be read.
+
+        """
+        rows = self._db.iter()
+        try:
+            rows.seek(last)
+            if rows.valid():
+                rows.next()
+            rows.status()
+        except Exception as error:
+            raise _translated(error) from error
+        finally:
+            del rows  # as in `_scan`
+
+    def verify(self) -> None:
+        """Read every block, and so check its checksum; `on_scanned` is called on the way.
+
+        Raises:
+            StoreCorrupted: a block is not what was written.
+
+        """
+        found = self._stretches()
+        try:
+            for _ in found:
+                self.on_scanned()
+        finally:
+            found.close()
+
+    def _stretches(self) -> Generator[None, None, None]:
+        """Passes over all rows; yields after every `SCAN_SIGN_ROWS`."""
+        rows = self._db.iter()
+        try:
+            rows.seek_to_first()
+            while rows.valid():
+                for _ in range(SCAN_SIGN_ROWS):
+                    if not rows.valid():
+                        break
+                    rows.next()
+                yield
+            rows.status()
+        except Exception as error:
+            raise _translated(error) from error
+        finally:
+            del rows  # as in `_scan`
+
     def write(self, batch: WriteBatch) -> None:
         """Apply atomically; survives a crash of the process only after `flush`."""
         rocks = RocksBatch(raw_mode=True)
@@ -231,12 +296,22 @@ def open_or_quarantine(path: Path, memory: RocksMemory, on_scanned: Callable[[],
     The restore that follows rebuilds an empty store from Kafka, so corrupt data is never served.
     All of it is read: `on_scanned` is called on the way, and from later scans; what it raises is raised from here.
     """
+    return _opened(path, memory, on_scanned, RocksStore.verify)
+
+
+def open_compared(path: Path, memory: RocksMemory, on_scanned: Callable[[], object] = lambda: None) -> RocksStore:
+    """As `open_or_quarantine`, of a store whose files were just compared with their checksums: it is not read again."""
+    return _opened(path, memory, on_scanned, lambda _: None)
+
+
+def _opened(
+    path: Path, memory: RocksMemory, on_scanned: Callable[[], object], verify: Callable[[RocksStore], None]
+) -> RocksStore:
     store = None
     try:
         store = RocksStore(path, memory)
         store.on_scanned = on_scanned
-        for _ in store.scan(b""):  # reads and checks every block's checksum
-            pass
+        verify(store)
     except StoreCorrupted as error:
         if store is not None:
             store.abandon()

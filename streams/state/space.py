@@ -28,6 +28,12 @@ class StoreSpace:
         size = len(self.prefix)
         return ((key[size:], value) for key, value in self._store.scan(self.prefix + start))
 
+    def pages(self, rows: int) -> Iterator[tuple[list[bytes], list[bytes]]]:
+        """All keys and their values, in key order, in lists of up to `rows`."""
+        size = len(self.prefix)
+        for page in self._store.pages(self.prefix, rows):
+            yield [key[size:] for key, _ in page], [value for _, value in page]
+
     def put(self, batch: WriteBatch, pairs: Iterable[tuple[bytes, bytes]]) -> None:
         """Have `batch` put the pairs."""
         batch.puts += [(self.prefix + key, value) for key, value in pairs]

@@ -43,6 +43,9 @@ class Store(Protocol):
     def scan(self, prefix: bytes) -> Iterator[tuple[bytes, bytes]]:
         """All pairs whose key begins with `prefix`, in key order."""
 
+    def pages(self, prefix: bytes, rows: int) -> Iterator[list[tuple[bytes, bytes]]]:
+        """As `scan`, in lists of up to `rows` pairs: for many rows, each of which costs little."""
+
     def range(self, start: bytes, end: bytes, limit: int) -> list[tuple[bytes, bytes]]:
         """The first `limit` pairs from `start` up to, and without, `end`, in key order, all as of one moment."""
 

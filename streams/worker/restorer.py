@@ -25,7 +25,7 @@ from streams.resilience.retry import Backoff, Retrier
 from streams.settings import Settings
 from streams.state.disk import require_room
 from streams.state.identity import Places
-from streams.state.rocks import RocksMemory, RocksStore, open_or_quarantine, quarantine, set_aside
+from streams.state.rocks import RocksMemory, RocksStore, open_compared, open_or_quarantine, quarantine, set_aside
 from streams.state.store import StoreCorrupted, StoreOutdated, StoreUnavailable
 from streams.worker.metrics import WorkerMetrics
 from streams.worker.owner import DataDirectory
@@ -261,7 +261,8 @@ class Restorer:
         while self._snapshots is not None and not _has_state(store):
             store.close()
             is_brought = self._snapshots.bring(partition, path, places, go_on)
-            store = open_or_quarantine(path, self._memory, go_on)
+            open_brought = open_compared if is_brought else open_or_quarantine
+            store = open_brought(path, self._memory, go_on)
             if not is_brought:
                 break
             if not _has_state(store):

@@ -15,7 +15,7 @@ import pytest
 import structlog
 
 from streams.state.memory import MemoryStore
-from streams.state.rocks import RocksMemory, RocksStore, open_or_quarantine
+from streams.state.rocks import RocksMemory, RocksStore, open_compared, open_or_quarantine
 from streams.state.store import Store, StoreClosed, StoreCorrupted, WriteBatch, prefix_end
 
 MARKER = b"m"
@@ -117,6 +117,15 @@ def test_scan_gives_the_prefix_only_in_key_order(store: Store) -> None:
     assert rows(store, b"b") == [(b"b", b"2"), (b"b1", b"3"), (b"b2", b"4")]
     assert [key for key, _ in store.scan(b"")] == [b"a", b"b", b"b1", b"b2", b"c"]
     assert rows(store, b"bb") == []
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 4])
+def test_pages_give_what_a_scan_gives(store: Store, count: int) -> None:
+    put(store, *((b"b%d" % i, b"%d" % i) for i in range(3)), (b"a", b"1"), (b"c", b"5"))
+    pages = list(store.pages(b"b", count))
+    assert rows(store, b"b") == [pair for page in pages for pair in page]
+    assert [count] * (3 // count) + [3 % count] * (3 % count > 0) == list(map(len, pages))
+    assert [] == list(store.pages(b"bb", count))
 
 
 def test_a_range_gives_the_first_pairs_from_its_start_and_none_from_its_end_on(store: Store) -> None:
@@ -323,6 +332,23 @@ def test_a_sound_store_is_served_as_it_is(damaged: Path) -> None:
     assert version(VERSIONS - 1) == rows(store)
     assert not damaged.with_name("0.corrupt-1").exists()
     store.close()
+
+
+def test_pages_that_end_at_a_damaged_block_say_so(tmp_path: Path) -> None:
+    """RocksDB's iterator of pairs ends there as it does at the end of the rows."""
+    store = RocksStore(tmp_path / "0", rocks_memory())
+    put(store, *((b"k%06d" % i, os.urandom(80)) for i in range(2_000)))
+    store.close()
+    (table,) = (tmp_path / "0").glob("*.sst")
+    flip(table, table.stat().st_size // 2)
+    store = open_compared(tmp_path / "0", rocks_memory())
+    pages = store.pages(b"k", 100)
+    assert 100 == len(next(pages))
+    with pytest.raises(StoreCorrupted, match="checksum"):
+        list(pages)
+    store.abandon()
+    open_or_quarantine(tmp_path / "0", rocks_memory()).close()
+    assert (tmp_path / "0.corrupt-1").exists(), "what was not compared with its checksum just now is read"
 
 
 @pytest.mark.parametrize("at", [0, 100, 3000, 6000])

@@ -65,6 +65,22 @@ def test_a_table_is_copied_with_its_deletions_and_what_is_no_row_is_a_dead_lette
     wait_until(lambda: states_in(database) == yard.expected_states(), "it goes on")
     assert len(committed_records(yard.stack, f"{PREFIX}sinks.vehicles.dlq", PARTITIONS)) == 1
     assert again.metric("streams_sink_records_total") == 10
+    said = run(yard.folder, yard.environment, "streams reconcile --sink vehicles")
+    assert "the target holds what its topic says" in said
+    assert "1  records with a dead letter" in said
+    database.run("update vehicles set events = 0 where device_id = 'van-5'")
+    database.run("delete from vehicles where device_id = 'van-6'")
+    database.run("update vehicles set device_id = 'nobody' where device_id = 'van-7'")
+    line = f"streams reconcile --sink vehicles --html {yard.folder}/sink.html --metrics-file {yard.folder}/sink.prom"
+    said = run(yard.folder, yard.environment, line, status=100)
+    assert "4 differences of 4 keys" in said
+    assert "its row is not what the record says (events)" in said
+    assert "events: expected" in said
+    assert said.count("its row is not in the target") == 2
+    assert "its row is there, and the topic has deleted it" in said
+    assert "table vehicles, against" in (yard.folder / "sink.html").read_text(encoding="utf-8")
+    counted = (yard.folder / "sink.prom").read_text(encoding="utf-8")
+    assert 'kind="target differs from topic",pipeline="sink.vehicles"} 4.0' in counted
 
 
 def test_sinks_that_are_killed_again_and_again_lose_and_double_nothing(yard: Yard, database: Database) -> None:

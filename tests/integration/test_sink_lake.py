@@ -67,6 +67,15 @@ def test_windows_are_appended_and_a_table_is_merged_and_upkeep_goes_beside(yard:
     wait_until(lambda: states_in(yard) == yard.expected_states(), "a row is deleted")
     wait_until(lambda: minutes_in(yard) == yard.expected_minutes(), "and rows are added")
     assert "were removed" in run(yard.folder, yard.environment, "streams delta vacuum lake --retention-hours 1")
+    for sink in ("lake", "lake-vehicles"):
+        said = run(yard.folder, yard.environment, f"streams reconcile --sink {sink}")
+        assert "the target holds what its topic says" in said
+    DeltaTable(str(yard.folder / "lake/vehicles")).delete("device_id = 'van-2'")
+    said = run(yard.folder, yard.environment, "streams reconcile --sink lake-vehicles", status=100)
+    assert "1 difference of 1 key" in said
+    assert "key van-2" in said
+    said = run(yard.folder, yard.environment, "streams reconcile --sink hook", status=2)
+    assert "keeps no rows that could be compared" in said
     assert "has no Delta table" in run(yard.folder, yard.environment, "streams delta compact vehicles", status=2)
     assert rows.stop() == 0
     assert table.stop() == 0

@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from streams.sink.reconcile.held_postgres import PostgresHeld
 from streams.sinks.postgres.target import PostgresTarget
 from streams.sinks.target import RowsRefused, TakenOver, TargetBatch, TargetColumn, TargetMismatch, TargetUnavailable
 from tests.databases import Database, Postgres
@@ -104,6 +105,10 @@ def test_every_type_comes_back_as_it_went(database: Database, key: tuple[str, ..
     assert second[6] == b""
     assert list(second[7:13]) == [None] * 6
     target.close()
+    held = PostgresHeld(database.url, sink="s", topic_id="x", table="things", columns=EVERY)
+    wanted = list(map(repr, held.plain(batch(EVERY, [full, odd]))))
+    assert wanted == list(map(repr, sorted(held.rows()))), "in one form, for `streams reconcile`"
+    held.close()
 
 
 @pytest.mark.parametrize("key", [(), ("id",)])

@@ -450,6 +450,7 @@ def _bounds_of(shape: Shape) -> Iterator[None]:
         mock.patch("streams.operators.quarantine.operator._REPLAYED_MAX", 3),
         mock.patch("streams.operators.timed._SCAN_ROWS", 2),
         mock.patch("streams.operators.timed._LOADED_MAX", 2),
+        mock.patch("streams.operators.timed._TOGETHER_MAX", 2),
     ):
         yield
 

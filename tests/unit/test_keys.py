@@ -348,6 +348,7 @@ def test_of_many_windows_that_end_at_once_a_bounded_number_is_loaded_in_a_cycle(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("streams.operators.timed._LOADED_MAX", 6)
+    monkeypatch.setattr("streams.operators.timed._TOGETHER_MAX", 1)
     store = MemoryStore()
     subject = with_windows(store, 40, monkeypatch)
     closed = []
@@ -359,6 +360,22 @@ def test_of_many_windows_that_end_at_once_a_bounded_number_is_loaded_in_a_cycle(
     assert [6, 6, 6, 2] == list(map(len, closed))
     assert NEVER == subject.windows.next_timer()
     assert [] == list(store.scan(operator_prefix(open_window_name(MINUTES.topic))))
+
+
+def test_windows_that_are_remembered_together_are_loaded_together_and_close_each_at_its_time(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("streams.operators.timed._TOGETHER_MAX", 2)
+    subject = with_windows(MemoryStore(), 40, monkeypatch)
+    assert not subject.close_windows(99)
+    assert 0 == len(subject)
+    subject.close_windows(100)
+    assert [b"k000"] == subject.end_cycle()
+    assert 2 == len(subject), "k002 is remembered in the same row of the store"
+    subject.drop_all()
+    assert 102 == subject.windows.next_timer()
+    subject.close_windows(10_000)
+    assert [b"k%03d" % i for i in range(2, 40, 2)] == sorted(subject.end_cycle())
 
 
 def test_a_window_that_is_dropped_after_later_ones_were_loaded_is_found_again(monkeypatch: pytest.MonkeyPatch) -> None:

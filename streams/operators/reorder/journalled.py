@@ -28,10 +28,11 @@ class HeldInJournal:
 
         """
         part = PackedHeld.of(section, self._fields)
-        if part.count:
+        if part.event_time_max > watermark:
             self._parts.append(part)
             self._bytes += part.memory
-            self._make_room(watermark, bytes_max)
+            if self._bytes > bytes_max:
+                self._make_room(watermark, bytes_max)
         return part.count
 
     def rest(self, watermark: int) -> Events | None:
@@ -41,9 +42,8 @@ class HeldInJournal:
         return without_repeats(parts)
 
     def _make_room(self, watermark: int, bytes_max: int) -> None:
-        if self._bytes > bytes_max:
-            self._parts = [part for part in self._parts if part.event_time_max > watermark]
-            self._bytes = sum(part.memory for part in self._parts)
+        self._parts = [part for part in self._parts if part.event_time_max > watermark]
+        self._bytes = sum(part.memory for part in self._parts)
         if self._bytes > bytes_max // 2:
             self._held.put_into_pages(self._waiting(watermark))
             self._parts, self._bytes = [], 0

@@ -28,6 +28,7 @@ from streams.operators.reorder.section import (
     FORGOTTEN,
     HELD,
     LAST_RELEASED,
+    count_of_due,
     pack_due,
     pack_held,
     pack_keys,
@@ -203,10 +204,9 @@ class ReorderOperator(Operator):
             self._last_space.delete(self._replayed, unpack_keys(section))
             self._write_replayed()
         if (section := record.sections.get(self._spec.last_part)) is not None:
-            due = unpack_due(section)
-            rows += len(due)
+            rows += count_of_due(section)
             if record.is_new:
-                self._last_space.put(self._replayed, due_pairs(due))
+                self._last_space.put(self._replayed, due_pairs(unpack_due(section)))
                 if len(self._replayed.puts) > _PUTS_MAX:
                     self._write_replayed()
         return rows

@@ -153,6 +153,17 @@ def unpack_due(data: memoryview) -> DueRows:
         return DueRows(columns.texts(count), event_time, sequence, columns.texts(count))
 
 
+def count_of_due(data: memoryview) -> int:
+    """How many last released events a piece has.
+
+    Raises:
+        JournalCorrupted: the bytes are not such a section.
+
+    """
+    with reading():
+        return ColumnReader(data).size()
+
+
 def pack_keys(keys: Sequence[bytes]) -> bytes:
     """Keys of which nothing is kept any more."""
     return b"".join([SIZE.pack(len(keys)), *pack_texts(list(keys))])
