@@ -56,7 +56,7 @@ class GroupLag:
 
     @property
     def counted(self) -> Bools:
-        """Rows of the partitions that the group has to read: without topics that it has left, and without kept versions."""
+        """Rows of the partitions that the group has to read: no topics that it has left, no kept versions."""
         return np.asarray(~np.isin(self.verdicts.reason, NOT_COUNTED), dtype=np.bool_)
 
     @property

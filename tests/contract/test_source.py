@@ -4,6 +4,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import pytest
@@ -383,7 +384,7 @@ def test_new_partitions_are_divided_as_soon_as_members_have_looked_for_them(
     subject.grow(3 * PARTITIONS)
     for member in (first, second):
         assert isinstance(member.source, Intake)
-        poll_until(lambda intake=member.source: intake.has_seen(3 * PARTITIONS), first, second)
+        poll_until(partial(member.source.has_seen, 3 * PARTITIONS), first, second)
 
     poll_until(lambda: first.mine | second.mine == set(range(3 * PARTITIONS)), first, second)
     assert not first.mine & second.mine
