@@ -162,7 +162,7 @@ def headline(document: Document) -> str:
     """The verdict in a line."""
     count, keys = document["differences"], len(document["by_key"])
     verdict = (
-        "what it has written is what its source demands"
+        "its outputs are as expected"
         if document["agrees"]
         else f"{counted(count, 'difference')} of {counted(keys, 'key')}"
     )
