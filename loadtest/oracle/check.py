@@ -1,4 +1,4 @@
-"""The oracle over real topics: what the source demands against what the flow has written.
+"""The oracle over real topics: the expected outputs against what the flow has written.
 
 Reads every topic to its end with read_committed, so it wants a flow that has caught up. Events that a worker still
 holds are expected in clean all the same: an idle partition lets go of them after `STREAMS_IDLE_MS`. So are windows that

@@ -94,13 +94,13 @@ impl Columns {
         }
     }
 
-    /// Keep what the record has written.
+    /// Keep the values of the record.
     #[inline]
     pub fn accept(&mut self) {
         self.rows += 1;
     }
 
-    /// Forget what the record has written.
+    /// Discard the values of the record.
     pub fn refuse(&mut self) {
         for texts in &mut self.texts {
             texts.cut(self.rows);

@@ -7,10 +7,10 @@ use numpy::{IntoPyArray, PyArray1, PyReadonlyArray1, PyReadwriteArray1};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 
-/// So many places are read before the first of them is decided: the reads do not wait for each other.
+/// Number of places that are read before the first of them is decided, so that the reads overlap.
 const AT_ONCE: usize = 16;
 
-/// An identity is in the same place of all three; `word` 0: the place is free. The length is a power of two.
+/// An identity has the same place in all three; `word` is 0 in a free place. The length is a power of two.
 struct Table<'a> {
     hi: &'a mut [u64],
     lo: &'a mut [u64],
@@ -35,7 +35,7 @@ fn mix(hi: u64, lo: u64, word: u64, seed: u64) -> u64 {
 }
 
 impl Table<'_> {
-    /// Which rows were new; None if there is no free place for one, after which nothing is promised of the table.
+    /// Which rows were new; None if there is no free place for one, and then the table must not be used again.
     fn add(&mut self, rows: &Rows<'_>, seed: u64) -> Option<Vec<bool>> {
         let (count, mask) = (rows.word.len(), self.word.len() - 1);
         let shift = u64::BITS - mask.count_ones();
@@ -76,7 +76,7 @@ impl Table<'_> {
     }
 }
 
-/// Insert identities in row order; says of each row whether it was new. The first three arrays are the set.
+/// Insert identities in row order; returns for each row whether it was new. The first three arrays are the set.
 #[pyfunction]
 #[allow(clippy::too_many_arguments)]
 pub fn ids_add(

@@ -26,7 +26,7 @@ use pyo3::types::{PyBytes, PyList};
 use refs::ByteRefs;
 use valid::Rules;
 
-/// What the Python side must find: raised with every change of what is passed in either direction.
+/// Version that the Python side must find: raised with every change of what is passed in either direction.
 const INTERFACE: u32 = 3;
 
 /// How the records of one writer's schema become a flow's columns.

@@ -23,13 +23,13 @@ const TIMESTAMP: c_int = 8;
 const HEADER: c_int = 9;
 /// librdkafka copies key and value (`RD_KAFKA_MSG_F_COPY`).
 const COPY: c_int = 2;
-/// `RD_KAFKA_RESP_ERR__INVALID_ARG`: what a topic is answered with that can have no such name.
+/// `RD_KAFKA_RESP_ERR__INVALID_ARG`: the error for a name that no topic can have.
 const INVALID_ARGUMENT: c_int = -186;
 /// Place in the arguments of a record; headers follow.
 const AT_VALUE: usize = 3;
 const AT_KEY: usize = 4;
 const AT_TIMESTAMP: usize = 5;
-/// So many records ahead the bytes of a value are asked for: they are seldom in a cache.
+/// How many records ahead the bytes of a value are prefetched: they are seldom in a cache.
 const AHEAD: usize = 6;
 
 /// A header's name and its value.
@@ -42,7 +42,7 @@ pub struct Producer {
     _owner: Py<PyAny>,
 }
 
-/// Some bytes, or null. Whoever makes one holds the object until it is used no more.
+/// Some bytes, or null. Whoever makes one keeps the Python object alive for as long as it is used.
 struct Place(*const u8, usize);
 
 // SAFETY: bytes objects and buffers of `ByteRefs` do not change, and any thread may read them.
@@ -64,7 +64,7 @@ unsafe impl Send for Named {}
 // SAFETY: as of `Place`.
 unsafe impl Sync for Named {}
 
-/// A topic's handle, given back when this is dropped.
+/// A topic's handle, destroyed when this is dropped.
 struct Topic(Handle, &'static Api);
 
 impl Drop for Topic {
@@ -124,7 +124,7 @@ impl Producer {
 /// A column, held for the length of a call.
 enum Column<'py> {
     Refs(Bound<'py, ByteRefs>),
-    /// The bytes objects from the first row on that is asked for.
+    /// The bytes objects, from the first requested row on.
     Objects(Vec<Option<Bound<'py, PyBytes>>>),
 }
 

@@ -1,4 +1,4 @@
-//! What a writer's fields are made of, and where those that are read go: made once from a plan, then interpreted.
+//! The types of a writer's fields, and the places of those that are read: made once from a plan, then interpreted.
 #![forbid(unsafe_code)]
 
 /// Types within types; the Python side leaves deeper schemas to its own decoder.

@@ -15,7 +15,7 @@ use pyo3::types::PyBytes;
 use crate::client::{api, Api, Handle, Message};
 use crate::refs::{too_long, ByteRefs, Collector};
 
-/// So many messages are taken from the client at a time: they and what they hold stay in a cache until they are columns.
+/// Number of messages taken from the client at a time: so few that they and their bytes stay in a cache until they are columns.
 const PIECE: usize = 1_000;
 
 /// Messages, destroyed when this is dropped.
@@ -39,7 +39,7 @@ type Pair = (String, Option<Py<PyBytes>>);
 /// Headers of a row that can be read, and how many cannot.
 type HeadersOfRow = (usize, Vec<(String, Option<Vec<u8>>)>, usize);
 
-/// What was read: one row for each record, in order of arrival; and what is no record.
+/// What was read: one row for each record, in order of arrival; and errors and ends of partitions.
 #[pyclass(frozen, get_all, module = "streams_native")]
 pub struct Records {
     partition: Py<PyAny>,
@@ -56,7 +56,7 @@ pub struct Records {
     notices: Vec<(i32, i64, i32, String)>,
 }
 
-/// The same before it is Python's.
+/// The same, before it is converted to Python objects.
 struct Gathered {
     partition: Vec<i64>,
     offset: Vec<i64>,
@@ -94,7 +94,7 @@ impl Reader {
         Ok(Reader { client, queue: Mutex::new(Some(Queue(queue))) })
     }
 
-    /// Have the records of a partition come to this reader, also if it is assigned only later.
+    /// Forward the records of a partition to this reader, also if the partition is assigned only later.
     fn attach(&self, topic: &str, partition: i32) -> PyResult<()> {
         let (api, topic) = (api()?, CString::new(topic)?);
         let guard = self.queue.lock().map_err(poisoned)?;
@@ -140,7 +140,7 @@ impl Reader {
         gathered.into_records(py)
     }
 
-    /// Let the queue go; to be called before the client is closed. A second call does nothing.
+    /// Release the queue; to be called before the client is closed. A second call does nothing.
     fn close(&self, py: Python<'_>) -> PyResult<()> {
         let api = api()?;
         py.detach(|| {
@@ -176,7 +176,7 @@ impl Gathered {
         }
     }
 
-    /// Copy what the messages hold. `None`: something is too long to be referred to.
+    /// Copy keys, values and headers of the messages. `None`: one of them is too long for a reference.
     fn add(&mut self, messages: &Messages) -> Option<()> {
         let api = messages.1;
         for &pointer in &messages.0 {

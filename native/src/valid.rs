@@ -1,4 +1,4 @@
-//! Whether a record that was decoded is a valid event. What is not, Python decodes again and says why.
+//! Whether a decoded record is a valid event. Python decodes the others again and gives the reason.
 #![forbid(unsafe_code)]
 
 use crate::columns::Columns;

@@ -78,7 +78,7 @@ class Column(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """One thing that is not what the source demands."""
+    """One difference from what the flow should have written."""
 
     kind: Kind
     key: bytes | None

@@ -369,7 +369,7 @@ def _schemas(registry: Registry) -> SchemaById:
 
 
 def reconcile(settings: Settings, client: AdminClient, plan: CheckPlan, options: Options, say: Progress) -> Result:
-    """Compare what a flow has written with what its source demands, at one point.
+    """Compare what a flow has written with what it should have written, at one point.
 
     Raises:
         StreamsError: as `Reconciliation.run`.

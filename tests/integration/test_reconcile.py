@@ -117,7 +117,7 @@ def test_nothing_is_found_until_something_is_damaged(stack: Stack, tmp_path: Pat
     assert status == 0, found["by_key"]
     assert min(found["checked"][name] for name in ("events in the clean topic", "dead letters", "window rows")) > 10
     assert "events in the late topic" in found["checked"]
-    assert "What it has written is what its source demands" in page.read_text()
+    assert "Its outputs are as expected" in page.read_text()
     assert 'streams_reconcile_differences{kind="lost event",pipeline="gps"} 0.0' in metrics.read_text()
 
     row = read(stack, GPS.tables[0].topic)[-1]
