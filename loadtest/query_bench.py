@@ -166,6 +166,11 @@ class Asks:
 
 async def _phases(measured: Measured, asks: Asks, readers: int, seconds: float) -> dict[str, object]:
     port = asks.port
+    until_s = time.monotonic() + READY_S_MAX
+    while not await _keys(port):
+        if time.monotonic() > until_s:
+            raise StreamsError("the table has no rows: nothing has come to the worker")
+        await asyncio.sleep(0.5)
     await asyncio.sleep(WARM_S)
     keys = await _keys(port)
     alone = await measured.phase("alone", seconds)
@@ -200,10 +205,7 @@ async def _keys(port: int) -> list[str]:
     writer.write(f"GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n".encode())
     body = (await reader.read(-1)).partition(b"\r\n\r\n")[2]
     writer.close()
-    found = [item["key"] for item in json.loads(body)["rows"]]
-    if not found:
-        raise StreamsError("the table has no rows: nothing has come to the worker")
-    return found
+    return [item["key"] for item in json.loads(body)["rows"]]
 
 
 if __name__ == "__main__":

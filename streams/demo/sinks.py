@@ -76,7 +76,7 @@ class Targets:
         import psycopg  # noqa: PLC0415
         import pyarrow as pa  # noqa: PLC0415
         from deltalake import DeltaTable  # noqa: PLC0415
-        from deltalake.exceptions import DeltaError  # noqa: PLC0415
+        from deltalake.exceptions import DeltaError, TableNotFoundError  # noqa: PLC0415
 
         columns = ("device_id", "events", "odometer_km")
         try:
@@ -91,5 +91,9 @@ class Targets:
                     database.register(name, table)
                 answer = database.sql(QUERY)
                 return f"{QUERY}\n\n{answer}"
+        except (psycopg.errors.UndefinedTable, TableNotFoundError):
+            why = "The sinks have written nothing yet, so there is nothing to query: let the demo run a little longer."
+            raise StreamsError(why) from None
         except (psycopg.Error, DeltaError, duckdb.Error, ValueError) as error:
-            raise StreamsError(f"the tables of the sinks cannot be read yet: {str(error).strip()}") from None
+            first = str(error).strip().partition("\n")[0]
+            raise StreamsError(f"The tables of the sinks cannot be read: {first}") from None

@@ -1,0 +1,30 @@
+"""What the demo with sinks says at its end when it is ended before the sinks have written."""
+
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from streams.demo.sinks import Targets
+from streams.errors import StreamsError
+
+
+@pytest.mark.parametrize(
+    ("error", "says"),
+    [
+        (psycopg.errors.UndefinedTable('relation "vehicles" does not exist\nLINE 1: select ..\n  ^'), "nothing yet"),
+        (psycopg.OperationalError("the server is gone\nIs it running?"), "cannot be read: the server is gone"),
+    ],
+)
+def test_tables_that_cannot_be_asked_are_said_in_one_line(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, error: psycopg.Error, says: str
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr(psycopg, "connect", refuse)
+    targets = Targets.__new__(Targets)
+    targets.url, targets.lake = "postgresql://", tmp_path
+    with pytest.raises(StreamsError, match=says) as raised:
+        targets.answer()
+    assert "\n" not in str(raised.value)
