@@ -27,7 +27,7 @@ class Personal:
     ids: bool = False
 
 
-DEMANDED: Final = "what it has written is what its source demands"
+AS_EXPECTED: Final = "its outputs are as expected"
 Document = dict[str, Any]
 
 
@@ -176,7 +176,7 @@ def lines_of(document: Document) -> Iterator[str]:
 def headline(document: Document) -> str:
     """The verdict in a line."""
     count, keys = document["differences"], len(document["by_key"])
-    agrees = "the target holds what its topic says" if "target" in document else DEMANDED
+    agrees = "the target holds what its topic says" if "target" in document else AS_EXPECTED
     verdict = agrees if document["agrees"] else f"{counted(count, 'difference')} of {counted(keys, 'key')}"
     return f"{document['flow']} at {document['at']}: {verdict}"
 
