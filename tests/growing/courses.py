@@ -126,7 +126,8 @@ def run(stack: Stack, directory: Path, name: str, *, records_per_s: int, devices
     """
     course = COURSES[name]
     fresh_world(stack)
-    with workers(stack, directory / name, "a", "b") as made:
+    # Names of their own: a static member that comes back within its session is given what it had, of the former topic.
+    with workers(stack, directory / name, f"{name}-a", f"{name}-b") as made:
         traffic = GrowingTraffic(stack, devices=devices, records_per_s=records_per_s, slow=devices // 8)
         scene = Scene(stack, list(made), traffic, random.Random(seed))
         if course.backlog:
