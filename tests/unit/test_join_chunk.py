@@ -39,3 +39,13 @@ def test_the_last_row_that_matches_is_found(times: tuple[int, int], slots: int, 
                 and chunk.rows[column][place] < before[query]
             ]
             assert found[query] == (matching[-1] if matching else -1)
+
+
+def test_in_a_chunk_that_has_lost_all_its_rows_nothing_is_found() -> None:
+    rows = empty_rows(DTYPE, 2)
+    rows[NUMBER] = [7, 8]
+    chunk = Chunk.of(np.array([0, 1]), rows).take(np.array([False, False]))
+    asked, times = np.array([0, 1]), np.array([0, 0])
+    assert chunk.last(asked, times, times + 9, times + 9, NUMBER).tolist() == [-1, -1]
+    begin, end = chunk.ends(asked, times, times + 9, times + 9, NUMBER)
+    assert (end <= begin).all()

@@ -54,6 +54,8 @@ class Chunk:
 
     def last(self, slots: Int64, low: Int64, high: Int64, before: Int64, column: str) -> Int64:
         """Place of the last row of each slot from time `low` to `high` and below `before` in a column; -1: none."""
+        if not len(self):  # as when the keys of all its rows have moved to another partition
+            return np.full(len(slots), -1)
         end = self._until(slots, high)
         ascending = self.number if column == NUMBER else self.rows[column]
         place = end - 1
