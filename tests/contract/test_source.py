@@ -126,6 +126,14 @@ class KafkaSubject:
         for future in self._admin.create_partitions([NewPartitions(self._name, partitions)]).values():
             settled("adding partitions", future)
 
+    def create_again(self, partitions: int) -> None:
+        for future in self._admin.delete_topics([self._name]).values():
+            settled("deleting a topic", future)
+        while self._name in self._admin.list_topics(timeout=10).topics:
+            time.sleep(0.05)
+        for future in self._admin.create_topics([NewTopic(self._name, partitions, 1)]).values():
+            settled("creating a topic", future)
+
     def finish(self) -> None:
         for member in self._open:
             member.source.close()
@@ -388,4 +396,23 @@ def test_new_partitions_are_divided_as_soon_as_members_have_looked_for_them(
 
     poll_until(lambda: first.mine | second.mine == set(range(3 * PARTITIONS)), first, second)
     assert not first.mine & second.mine
+    subject.finish()
+
+
+@pytest.mark.kafka
+def test_a_member_that_comes_back_to_a_topic_with_fewer_partitions_is_given_those_that_are_there(stack: Stack) -> None:
+    """A static member is given what it had within its session: here four partitions, of which two are left."""
+    subject = KafkaSubject(stack)
+    subject.grow(2 * PARTITIONS)
+    first = subject.member("a")
+    first.source.subscribe()
+    poll_until(lambda: first.mine == {0, 1, 2, 3}, first)
+    subject.close(first)
+    subject.create_again(PARTITIONS)
+
+    again = subject.member("a")
+    again.source.subscribe()
+    poll_until(lambda: again.mine == {0, 1}, again)
+    poll_for(3.0, again)
+    assert again.mine == {0, 1}
     subject.finish()

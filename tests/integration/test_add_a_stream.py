@@ -72,7 +72,7 @@ def app(environment: Mapping[str, str]) -> Mapping[str, str]:
 
 def test_the_sections_are_those_that_are_followed_here() -> None:
     assert list(SECTIONS) == [
-        "A project", "The schemas", "The declaration", "Test it", "Run it", "Have its silence noticed",
+        "A project", "The schemas", "The declaration", "Test it", "Run it", "Notice its silence",
     ]  # fmt: skip
 
 
@@ -104,7 +104,7 @@ def test_the_guide_makes_a_stream_that_works(project: Path, app: Mapping[str, st
     assert (row["sensor_id"], row["revision"], row["events"], row["temperature_max_c"]) == ("dock-1", 0, 2, 6.25)
     silence = json.loads(run(project, app, f"{show} --format json"))["silent_after_ms"]
     assert silence == {"doors.events.v1": 3_600_000, "doors.events.v1/docks": 900_000}
-    for line in shown("Have its silence noticed", "text").splitlines():
+    for line in shown("Notice its silence", "text").splitlines():
         assert any(one.startswith(line) for one in flagged), flagged
 
 

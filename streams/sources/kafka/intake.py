@@ -25,6 +25,7 @@ from streams.limits import BATCH_RECORDS_MAX, BATCH_SHARE, BATCH_WAIT_MS, BATCH_
 from streams.settings import Settings
 from streams.sources.base import Idle, Polled, RebalanceListener, Unreadable
 from streams.sources.kafka.arrivals import Arrivals, FromMessages, FromReader, Notice, records_of_next
+from streams.sources.kafka.assignment_check import AssignmentCheck
 from streams.sources.kafka.commands import Commands
 from streams.sources.kafka.consumed import Consumed
 from streams.sources.kafka.consumer_calls import broken, leave_group, seek
@@ -75,6 +76,7 @@ class Intake:
         self._commands = Commands()
         self._consumed = Consumed(settings.streams_idle_ms)
         self._joining = Joining(is_told_of_nothing=settings.streams_group_protocol == "classic")
+        self._check = AssignmentCheck()
         self._generation = 0
         """As told by the last `stop`: what was polled under an earlier one is void."""
         self._high = HighWatermarks(settings, topics=self._topics, client_id="streams-idle")
@@ -168,6 +170,7 @@ class Intake:
         if self._brokers.is_stranded:
             log.error("the Kafka client has lost every broker and does not look for them again; re-creating it")
             self._renew()
+        self._leave_if_outdated()
         self._commands.obey()
         reader = self._reader
         try:
@@ -218,16 +221,32 @@ class Intake:
         In the thread that polls. By itself the client asks twice a minute, and only then looks whether the group has to
         divide partitions again. What it learns from a question of ours it compares when it subscribes again.
         """
-        try:
-            found = self.consumer.list_topics(self._source, timeout=_ASK_TIMEOUT_S).topics.get(self._source)
-        except KafkaException as error:
-            log.debug("the source's partitions were not asked for", topic=self._source, error=described(error))
-            return False
-        if found is None or len(found.partitions) < partitions:
+        if (self._partitions_there() or 0) < partitions:
             return False
         if not self._joining.is_refused:  # else the next consumer subscribes, and knows all partitions
             self._subscribe()
         return True
+
+    def _partitions_there(self) -> int | None:
+        """How many partitions the source has; None: no answer, or there is no such topic."""
+        try:
+            found = self.consumer.list_topics(self._source, timeout=_ASK_TIMEOUT_S).topics.get(self._source)
+        except KafkaException as error:
+            log.debug("the source's partitions were not asked for", topic=self._source, error=described(error))
+            return None
+        return None if found is None or found.error is not None else len(found.partitions)
+
+    def _leave_if_outdated(self) -> None:
+        """Join again where the group has given us partitions that the source does not have."""
+        mine = [partition_of_lane(lane) for lane in self._consumed.assigned if not input_of(lane)]
+        if self._check.is_outdated(mine, self._partitions_there, time.monotonic()):
+            log.warning(
+                "the group has assigned partitions that the source does not have: it was created again with fewer. "
+                "Joining the group again",
+                topic=self._source, partitions=sorted(mine),
+            )  # fmt: skip
+            leave_group(self.consumer, self._source)
+            self._renew()
 
     def close(self) -> None:
         """Leave the assignment; calls `revoked`.
@@ -377,6 +396,8 @@ class Intake:
         self._consumed.assigned.update(lanes)
         self._note_whether_spare()
         self._note_membership()
+        if is_static(self._settings):
+            self._check.assigned(time.monotonic())
         log.info("assigned", topic=self._source, partitions=numbers)
         self._ownership.assigned(numbers)
 
