@@ -80,9 +80,13 @@ class KafkaSubject:
         self._admin = AdminClient({"bootstrap.servers": stack.bootstrap_servers})
         self._plain = Producer({"bootstrap.servers": stack.bootstrap_servers, "enable.idempotence": True})
         self._bootstrap = stack.bootstrap_servers
-        for future in self._admin.create_topics([NewTopic(self._name, PARTITIONS, 1)]).values():
+        for future in self._admin.create_topics([self._topic(PARTITIONS)]).values():
             settled("creating a topic", future)
         self._open: list[Member] = []
+
+    def _topic(self, partitions: int) -> NewTopic:
+        """Kept for ever: by their timestamps the broker would delete its records at its next look."""
+        return NewTopic(self._name, partitions, 1, config={"retention.ms": "-1"})
 
     def member(self, name: str) -> Member:
         one = Member()
@@ -131,7 +135,7 @@ class KafkaSubject:
             settled("deleting a topic", future)
         while self._name in self._admin.list_topics(timeout=10).topics:
             time.sleep(0.05)
-        for future in self._admin.create_topics([NewTopic(self._name, partitions, 1)]).values():
+        for future in self._admin.create_topics([self._topic(partitions)]).values():
             settled("creating a topic", future)
 
     def finish(self) -> None:

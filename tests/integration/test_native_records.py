@@ -122,8 +122,8 @@ def topics(stack: Stack) -> int:
     """Fill both topics; returns how many records each has."""
     client = admin_of(stack)
     delete_topics(client, {TOPIC, STAMPED})
-    client.create_topics([NewTopic(TOPIC, 2, 1)])[TOPIC].result(30)
-    stamped = NewTopic(STAMPED, 2, 1, config={"message.timestamp.type": "LogAppendTime"})
+    client.create_topics([NewTopic(TOPIC, 2, 1, config={"retention.ms": "-1"})])[TOPIC].result(30)
+    stamped = NewTopic(STAMPED, 2, 1, config={"message.timestamp.type": "LogAppendTime", "retention.ms": "-1"})
     client.create_topics([stamped])[STAMPED].result(30)
     raw = RawProducer(stack.bootstrap_servers)
     for topic in (TOPIC, STAMPED):
