@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Final
 
 from rich.progress import Progress
@@ -220,24 +221,30 @@ class Bench:
     def _recovery(self, filled: Filled) -> Iterator[Run]:
         """The worker that has drained the topic starts again: with its state, then without."""
         port = free_port()
-        url = f"http://127.0.0.1:{port}/metrics"
 
         def start() -> Subject:
             return self._worker(self._gps.pipeline, "worker-recovery.log", port)
 
+        yield from self._recoveries("bench", filled.events, start, port, self.folders.data / "worker")
+
+    def _recoveries(
+        self, bench: str, events: int, start: Callable[[], Subject], port: int, data_dir: Path
+    ) -> Iterator[Run]:
+        """A worker that has drained `events` starts with the state in `data_dir`, then without."""
+        url = f"http://127.0.0.1:{port}/metrics"
         with self._task("starting again with local state", None):
             found = measure_restart(start, url, READY_S_MAX)
-        yield self._recovery_run("bench-restart", filled, found)
+        yield self._recovery_run(f"{bench}-restart", events, found)
         with self._task("starting again from Kafka alone", None):
-            found = measure_restore(start, url, self.folders.data / "worker", READY_S_MAX)
-        yield self._recovery_run("bench-restore", filled, found)
+            found = measure_restore(start, url, data_dir, READY_S_MAX)
+        yield self._recovery_run(f"{bench}-restore", events, found)
 
-    def _recovery_run(self, scenario: str, filled: Filled, found: Recovery) -> Run:
+    def _recovery_run(self, scenario: str, events: int, found: Recovery) -> Run:
         return Run(
             scenario=scenario,
             partitions=self.options.partitions,
             workers=1,
-            events=filled.events,
+            events=events,
             rss_mb_max=found.rss_mb,
             ready_s=found.ready_s,
             restored_rows=found.rows,

@@ -16,7 +16,6 @@ from loadtest.oracle.decode import registry_schemas
 from loadtest.oracle.read import TopicReader
 from loadtest.parts import Part
 from loadtest.prepare import REGISTRY_WAIT_S
-from loadtest.recovery import Recovery, measure_restart, measure_restore
 from loadtest.report import Run
 from loadtest.subject import Drain, Subject, wait_until_quiet, watch_drain
 from loadtest.worker import free_port, operator_seconds, worker
@@ -69,13 +68,7 @@ class BenchWithJoin(Compared):
         run.operators_us_per_event = {name: round(value, 3) for name, value in micros.items()}
         run.oracle = self._judge_join()
         yield run
-        url = f"http://127.0.0.1:{port}/metrics"
-        with self._task("starting again with local state", None):
-            found = measure_restart(start, url, READY_S_MAX)
-        yield self._recovery_of("bench-join-restart", events, found)
-        with self._task("starting again from Kafka alone", None):
-            found = measure_restore(start, url, self.folders.data / "join", READY_S_MAX)
-        yield self._recovery_of("bench-join-restore", events, found)
+        yield from self._recoveries("bench-join", events, start, port, self.folders.data / "join")
 
     def _schemas_of_join(self) -> Path:
         """The schemas of both inputs, which are those of the application, and of the rows."""
@@ -144,15 +137,3 @@ class BenchWithJoin(Compared):
             reader.close()
         self.oracles[flow.name] = report
         return report.as_dict()
-
-    def _recovery_of(self, scenario: str, events: int, found: Recovery) -> Run:
-        return Run(
-            scenario=scenario,
-            partitions=self.options.partitions,
-            workers=1,
-            events=events,
-            rss_mb_max=found.rss_mb,
-            ready_s=found.ready_s,
-            restored_rows=found.rows,
-            restored_rows_per_s=found.rows_per_s,
-        )

@@ -118,8 +118,9 @@ class ControlTopic:
             return list(self._log)
 
     def close(self) -> None:
-        """Close the connection."""
+        """Close the connections."""
         with self._lock:
+            self._asking = None
             self._close()
 
     def _end(self, timeout_s: float) -> int | None:

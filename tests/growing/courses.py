@@ -12,10 +12,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+import numpy as np
+
+from loadtest.growth.visible import VisibleEvents
 from logistics.flows.gps import GPS
 from streams.kafka.admin import partition_counts
 from streams.local.stack import Stack
-from tests.growing.seen import SeenEvents
 from tests.integration.growing import Count, GrowingTraffic, Growth, clean_count, counted, still
 from tests.integration.kafka_helpers import admin_of, settings_of
 from tests.integration.workers import Worker, fresh_world, wait_until, workers
@@ -31,6 +33,7 @@ STEADY_S: Final = 10.0
 QUIET_MS: Final = 2_000
 SETTINGS: Final = {"STREAMS_GROWTH_QUIET_MS": str(QUIET_MS)}
 OVER_S_MAX: Final = 300.0
+MARGIN_MS: Final = 1_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +135,7 @@ def run(stack: Stack, directory: Path, name: str, *, records_per_s: int, devices
         scene = Scene(stack, list(made), traffic, random.Random(seed))
         if course.backlog:
             traffic.send(course.backlog)
-        with SeenEvents(settings_of(stack), GPS.clean) as seen:
+        with VisibleEvents(settings_of(stack), GPS.clean) as seen:
             scene.start_all()
             with traffic:
                 if not course.backlog:
@@ -149,8 +152,16 @@ def run(stack: Stack, directory: Path, name: str, *, records_per_s: int, devices
             count.details.append(f"the source has not got {AFTER} partitions")
         for worker in made:
             assert worker.terminate() == 0, worker.printed()[-3000:]
-    pause_s = None if course.backlog else seen.pause_s(began_s)
+    pause_s = None if course.backlog else _pause_s(seen, began_s)
     return Result(course.what, count, pause_s, grown_s)
+
+
+def _pause_s(seen: VisibleEvents, began_s: float) -> float:
+    """By how much the latest event since the growth began was later than half of those before it."""
+    began_ms = began_s * 1000 - MARGIN_MS
+    _, before = seen.latencies_ms(0, began_ms)
+    _, since = seen.latencies_ms(began_ms, time.time() * 1000)
+    return float(since.max() - np.median(before)) / 1000
 
 
 def lines(results: list[Result]) -> list[str]:

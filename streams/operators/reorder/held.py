@@ -72,6 +72,11 @@ def memory_of(events: Events) -> int:
     return int(_sizes(events).sum())
 
 
+def memory_of_values(value_bytes: int, count: int) -> int:
+    """Approximate memory of `count` events without headers whose values have so many bytes together."""
+    return 2 * value_bytes + count * _EVENT_OVERHEAD_BYTES
+
+
 def _sizes(events: Events) -> Int64:
     """Approximate memory of each event. Its id, key and texts are parts of its value, each an object of its own."""
     sizes = 2 * byte_sizes(events.value) + _EVENT_OVERHEAD_BYTES

@@ -10,7 +10,7 @@ from typing import Final
 
 import numpy as np
 
-from streams.batch.columns import Bools, Int64, Objects, object_rows, objects
+from streams.batch.columns import TIME_MIN, Bools, Int64, Objects, object_rows, objects
 from streams.batch.events import Events, Fields
 from streams.batch.refs import byte_sizes
 from streams.state.codec import (
@@ -122,6 +122,36 @@ def _unpack_held(columns: ColumnReader, fields: Fields) -> Events:
         slot=unset,
         fields=fields,
     )
+
+
+@dataclass(frozen=True, slots=True)
+class HeldOutline:
+    """What a section of held events tells without being unpacked."""
+
+    count: int
+    event_time_max: int
+    value_bytes: int
+    has_headers: bool
+
+
+def held_outline(data: memoryview) -> HeldOutline:
+    """Pass over every column of a section, as `unpack_held` reads them. Only headers may still be unreadable.
+
+    Raises:
+        JournalCorrupted: the bytes are not such a section.
+
+    """
+    with reading():
+        columns = ColumnReader(data)
+        names = json.loads(columns.blob(columns.size()))
+        count = int(names["events"])
+        _, event_time, _ = (columns.numbers("<i8", count) for _ in range(3))
+        for _ in range(3 + len(names["payload"])):
+            columns.numbers("<u8", count)
+        _, _, value_bytes, header_bytes = (columns.skip_texts(count) for _ in range(4))
+        for _ in names["texts"]:
+            columns.skip_texts(count)
+        return HeldOutline(count, int(event_time.max(initial=TIME_MIN)), value_bytes, header_bytes > 0)
 
 
 def pack_due(due: DueRows, *, bytes_max: int) -> list[bytes]:

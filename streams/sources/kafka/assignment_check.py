@@ -5,7 +5,7 @@ them again. If the source was deleted meanwhile and created with fewer partition
 group would never notice: a consumer compares the number of partitions with what it knew first, which is the new one.
 """
 
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from typing import Final
 
 _CONFIRMED_AFTER_S: Final = 1.0
@@ -23,11 +23,12 @@ class AssignmentCheck:
         """The group has given us partitions; `now_s`: monotonic."""
         self._ask_at_s, self._has_doubt = now_s, False
 
-    def is_outdated(self, partitions: Collection[int], count: Callable[[], int | None], now_s: float) -> bool:
-        """Whether some of `partitions` do not exist, by two answers of `count` (None: no answer, or no topic)."""
-        if self._ask_at_s is None or now_s < self._ask_at_s:
-            return False
-        found = count()
+    def is_due(self, now_s: float) -> bool:
+        """Whether to ask for the number of partitions now, and tell `is_outdated`."""
+        return self._ask_at_s is not None and now_s >= self._ask_at_s
+
+    def is_outdated(self, partitions: Collection[int], found: int | None, now_s: float) -> bool:
+        """Whether some of `partitions` do not exist, by two answers (`found`; None: no answer, or no topic)."""
         if found is None or max(partitions, default=-1) < found:
             self._ask_at_s = None
             return False

@@ -238,8 +238,11 @@ class Intake:
 
     def _leave_if_outdated(self) -> None:
         """Join again where the group has given us partitions that the source does not have."""
+        now_s = time.monotonic()
+        if not self._check.is_due(now_s):
+            return
         mine = [partition_of_lane(lane) for lane in self._consumed.assigned if not input_of(lane)]
-        if self._check.is_outdated(mine, self._partitions_there, time.monotonic()):
+        if self._check.is_outdated(mine, self._partitions_there(), now_s):
             log.warning(
                 "the group has assigned partitions that the source does not have: it was created again with fewer. "
                 "Joining the group again",
