@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from confluent_kafka import Producer
+from confluent_kafka import Producer, TopicPartition
 from confluent_kafka.admin import NewTopic
 
 from streams.avro.native import choose
@@ -18,6 +18,7 @@ from streams.local.stack import Stack
 from streams.settings import load_settings
 from streams.sinks.base import TopicRecords
 from streams.sinks.kafka.produce import GivesBatch, GivesEach
+from streams.sources.kafka.consumer_calls import assign_again
 from streams.sources.kafka.intake import Intake
 from tests.integration.kafka_helpers import admin_of, delete_topics, recreate_topic, settings_of
 from tests.integration.raw_producer import RawHeaders, RawProducer
@@ -207,6 +208,24 @@ def test_a_topic_that_is_created_again_is_read_from_its_beginning_and_the_consum
     reading.intake.close()
     assert time.monotonic() - started_s < CLOSES_S
     delete_topics(client, {AGAIN})
+
+
+def test_a_partition_that_is_assigned_again_is_always_read_by_the_reader(stack: Stack, native: NativeClients) -> None:
+    """The client forgets where records are forwarded to at some moment after the partition was taken away."""
+    recreate_topic(stack, AGAIN, 2)
+    fill(stack, AGAIN, "one", 100)
+    reading = Reading(stack, AGAIN, native)
+    reading.until_count(100)
+    for _ in range(20):
+        reading.parts.clear()
+        for partition in range(2):
+            here = TopicPartition(AGAIN, partition, 0)
+            assign_again(reading.intake.consumer, reading.intake._reader, here)
+            reading.intake._consumed.start(partition, 0)
+            reading.intake.consumer.resume([here])
+        reading.until_count(100)
+        assert reading.count == 100
+    reading.intake.close()
 
 
 def test_a_consumer_with_unread_records_closes_and_is_made_anew(

@@ -18,7 +18,7 @@ _LEAVE_TIMEOUT_S: Final = 5.0
 
 
 def seek(consumer: Consumer, reader: NativeReader | None, here: TopicPartition) -> None:
-    """Have an assigned partition read from another offset on.
+    """Have an assigned partition read from another offset on; it may be paused afterwards: resume it.
 
     Raises:
         KafkaException: the client refuses.
@@ -29,11 +29,24 @@ def seek(consumer: Consumer, reader: NativeReader | None, here: TopicPartition) 
     except KafkaException as error:
         if error.args[0].code() != KafkaError._STATE:  # noqa: SLF001 - a public constant of librdkafka
             raise
-        # It has stopped fetching this partition, since an offset was out of range: only assigning it begins again.
-        consumer.incremental_unassign([here])
-        if reader is not None:  # what the client keeps of a partition that it does not read may be gone
-            reader.attach(here.topic, here.partition)
-        consumer.incremental_assign([here])
+        assign_again(consumer, reader, here)
+
+
+def assign_again(consumer: Consumer, reader: NativeReader | None, here: TopicPartition) -> None:
+    """Assign a partition anew: the client has stopped fetching it, since an offset was out of range.
+
+    What the client keeps of a partition that it does not read may be gone, and where its records are forwarded to is
+    forgotten when its fetcher stops, some time after `incremental_unassign`. So the reader is attached twice: before,
+    or first records would go to the consumer; and after the client has answered that it is assigned, when the fetcher
+    has stopped. Nothing is fetched in between: it is paused.
+    """
+    consumer.incremental_unassign([here])
+    if reader is not None:
+        reader.attach(here.topic, here.partition)
+        consumer.pause([here])
+    consumer.incremental_assign([here])
+    if reader is not None:
+        reader.attach(here.topic, here.partition)
 
 
 def leave_group(consumer: Consumer, topic: str) -> None:
