@@ -19,6 +19,7 @@ def main() -> int:
     parser.add_argument("--rate", type=int, default=1_000, help="events a second")
     parser.add_argument("--devices", type=int, default=400, help="vehicles that send them")
     parser.add_argument("--seed", type=int, default=19, help="of the kills")
+    parser.add_argument("--group-protocol", choices=("classic", "consumer"), default="classic", help="of the workers")
     options = parser.parse_args()
     results = []
     with tempfile.TemporaryDirectory(prefix="growing-") as name:
@@ -26,7 +27,13 @@ def main() -> int:
         with running_stack(directory / "stack", extension=QUICK_START) as stack:
             for course in options.only or COURSES:
                 result = run(
-                    stack, directory, course, records_per_s=options.rate, devices=options.devices, seed=options.seed
+                    stack,
+                    directory,
+                    course,
+                    records_per_s=options.rate,
+                    devices=options.devices,
+                    seed=options.seed,
+                    group_protocol=options.group_protocol,
                 )
                 print(f"{course}: {result.count}", file=sys.stderr)
                 results.append(result)

@@ -44,6 +44,8 @@ class Result:
     count: Count
     pause_s: float | None
     """By how much the latest event was visible later than half of them were before the growth; None: not measured."""
+    pause_at_s: float | None
+    """When that event was to be sent: so long after the growth began."""
     grown_s: float
     """From the command's start until every key has moved."""
 
@@ -56,11 +58,16 @@ class Scene:
     workers: list[Worker]
     traffic: GrowingTraffic
     chance: random.Random
+    group_protocol: str
+
+    def start(self, worker: Worker) -> None:
+        """Start a worker with this scene's settings."""
+        worker.start({**SETTINGS, "STREAMS_GROUP_PROTOCOL": self.group_protocol})
 
     def start_all(self) -> None:
         """Start every worker and wait until it is ready."""
         for worker in self.workers:
-            worker.start(SETTINGS)
+            self.start(worker)
         for worker in self.workers:
             worker.wait_ready(timeout_s=180)
 
@@ -76,7 +83,7 @@ def killed(scene: Scene, growth: Growth) -> None:
     for _ in range(KILLS):
         worker = scene.chance.choice(scene.workers)
         worker.kill()
-        worker.start(SETTINGS)
+        scene.start(worker)
         time.sleep(scene.chance.uniform(0.5, KILLED_EVERY_S))
     moved(growth)
 
@@ -87,7 +94,7 @@ def away(scene: Scene, growth: Growth) -> None:
     worker = scene.workers[0]
     worker.kill()
     time.sleep(AWAY_S)
-    worker.start(SETTINGS)
+    scene.start(worker)
     moved(growth)
 
 
@@ -120,7 +127,9 @@ COURSES: Final = {
 }
 
 
-def run(stack: Stack, directory: Path, name: str, *, records_per_s: int, devices: int, seed: int) -> Result:
+def run(
+    stack: Stack, directory: Path, name: str, *, records_per_s: int, devices: int, seed: int, group_protocol: str
+) -> Result:
     """Play one course on fresh topics.
 
     Raises:
@@ -132,7 +141,7 @@ def run(stack: Stack, directory: Path, name: str, *, records_per_s: int, devices
     # Names of their own: a static member that comes back within its session is given what it had, of the former topic.
     with workers(stack, directory / name, f"{name}-a", f"{name}-b") as made:
         traffic = GrowingTraffic(stack, devices=devices, records_per_s=records_per_s, slow=devices // 8)
-        scene = Scene(stack, list(made), traffic, random.Random(seed))
+        scene = Scene(stack, list(made), traffic, random.Random(seed), group_protocol)
         if course.backlog:
             traffic.send(course.backlog)
         with VisibleEvents(settings_of(stack), GPS.clean) as seen:
@@ -152,16 +161,17 @@ def run(stack: Stack, directory: Path, name: str, *, records_per_s: int, devices
             count.details.append(f"the source has not got {AFTER} partitions")
         for worker in made:
             assert worker.terminate() == 0, worker.printed()[-3000:]
-    pause_s = None if course.backlog else _pause_s(seen, began_s)
-    return Result(course.what, count, pause_s, grown_s)
+    pause_s, pause_at_s = (None, None) if course.backlog else _pause(seen, began_s)
+    return Result(course.what, count, pause_s, pause_at_s, grown_s)
 
 
-def _pause_s(seen: VisibleEvents, began_s: float) -> float:
-    """By how much the latest event since the growth began was later than half of those before it."""
+def _pause(seen: VisibleEvents, began_s: float) -> tuple[float, float]:
+    """By how much the latest event since the growth began was later than half of those before it; when it was due."""
     began_ms = began_s * 1000 - MARGIN_MS
     _, before = seen.latencies_ms(0, began_ms)
-    _, since = seen.latencies_ms(began_ms, time.time() * 1000)
-    return float(since.max() - np.median(before)) / 1000
+    due, since = seen.latencies_ms(began_ms, time.time() * 1000)
+    latest = int(since.argmax())
+    return float(since[latest] - np.median(before)) / 1000, float(due[latest]) / 1000 - began_s
 
 
 def lines(results: list[Result]) -> list[str]:
@@ -173,7 +183,7 @@ def lines(results: list[Result]) -> list[str]:
     for one in results:
         count = one.count
         rows_wrong = count.rows_wrong + count.rows_not_at_home + count.keys_with_two_rows
-        pause = "-" if one.pause_s is None else f"{one.pause_s:.1f} s"
+        pause = "-" if one.pause_s is None else f"{one.pause_s:.1f} s, due at {one.pause_at_s:.0f} s"
         found.append(
             f"| {one.course} | {count.clean:,} | {count.lost} | {count.doubled} | {count.out_of_order} "
             f"| {count.late + count.dead} | {rows_wrong} | {pause} | {one.grown_s:.0f} s |"

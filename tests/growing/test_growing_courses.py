@@ -12,6 +12,6 @@ pytestmark = [pytest.mark.kafka, pytest.mark.slow, pytest.mark.timeout(600)]
 
 
 def test_five_kills_in_a_growth_lose_and_double_nothing(stack: Stack, tmp_path: Path) -> None:
-    result = run(stack, tmp_path, "kills", records_per_s=500, devices=96, seed=19)
+    result = run(stack, tmp_path, "kills", records_per_s=500, devices=96, seed=19, group_protocol="classic")
     assert result.count.ok, "\n".join([*lines([result]), *result.count.details])
     fresh_world(stack)  # with as many partitions as other tests expect
