@@ -126,6 +126,7 @@ class Settings(BaseSettings):
     streams_prometheus_labels: str = Field("", pattern=r"^( *[a-zA-Z_][a-zA-Z0-9_]* *=[^,]{1,200}(,|$)){0,20}$")
     """What tells the metrics of this monitor from those of others there."""
     streams_monitor_workers: str = "http://127.0.0.1:6066-6073"
+    streams_monitor_sinks: str = "http://127.0.0.1:6080-6087"
     streams_fleet_tiles_url: str = Field("", max_length=500, pattern=_TILES)
     """Tiles below the outlines of the fleet page's map."""
     streams_fleet_tiles_attribution: str = Field("", max_length=200)

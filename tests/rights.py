@@ -8,6 +8,7 @@ import argparse
 import json
 import os
 import re
+import subprocess
 import sys
 import tempfile
 import threading
@@ -115,7 +116,10 @@ class Ground:
 
     def run(self, role: Role, *arguments: object) -> Said:
         """A command, run by the role's principal."""
-        done = run_forked([*map(str, arguments)], self.environment(role))
+        try:
+            done = run_forked([*map(str, arguments)], self.environment(role))
+        except subprocess.TimeoutExpired as error:
+            return Said(works=False, words=f"not ended after {error.timeout:.0f} s: {' '.join(map(str, error.cmd))}")
         said = " ".join((done.stderr + done.stdout).split())
         return Said(done.returncode == 0, done.stderr.strip() if done.returncode == 0 else said)
 

@@ -18,6 +18,7 @@ _NAME: Final = re.compile(r"^[A-Za-z0-9._-]{1,64}$")
 _OWN: Final = (
     "STREAMS_CLUSTER_NAME",
     "STREAMS_MONITOR_CLUSTERS",
+    "STREAMS_MONITOR_SINKS",
     "STREAMS_MONITOR_WORKERS",
     "STREAMS_PROMETHEUS_LABELS",
     "STREAMS_TOPIC_PREFIX",
@@ -67,7 +68,8 @@ def _settings(path: Path, name: str, table: dict[str, object]) -> Settings:
     own = {key: str(value).lower() if isinstance(value, bool) else str(value) for key, value in table.items()}
     defaults = {
         "STREAMS_CLUSTER_NAME": name,
-        "STREAMS_MONITOR_WORKERS": ",",  # nowhere
+        "STREAMS_MONITOR_SINKS": ",",  # nowhere
+        "STREAMS_MONITOR_WORKERS": ",",
         "STREAMS_PROMETHEUS_LABELS": f"cluster={name}",
     }
     try:

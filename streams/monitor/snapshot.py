@@ -8,6 +8,7 @@ from streams.kafka.round import Round
 from streams.monitor.freshness import Freshness
 from streams.monitor.group_lag import GroupLag
 from streams.monitor.missing import MissingTopic
+from streams.monitor.sinks import SinkState
 from streams.monitor.slo import Slo
 from streams.monitor.topic_growth import GrowthView
 from streams.monitor.workers import WorkerState
@@ -55,6 +56,8 @@ class Snapshot:
     """Why there is no newer round; None: the round is current."""
     missing: tuple[MissingTopic, ...] = ()
     """Missing topics of flows."""
+    sinks: tuple[SinkState, ...] = ()
+    """Processes of sinks."""
     growths: tuple[GrowthView, ...] = ()
     """Growths in place that are under way."""
     growth_records: Mapping[str, Sequence[GrowthRecord]] = field(default_factory=dict)

@@ -5,7 +5,8 @@ from collections.abc import Mapping, Sequence
 from typing import Final
 
 from streams.kafka.round import Round
-from streams.monitor.workers import Address, WorkerState
+from streams.monitor.processes import Address
+from streams.monitor.workers import WorkerState
 
 ENDS_S: Final = 30.0
 """A topic's rate is averaged over this time."""

@@ -26,12 +26,14 @@ from streams.monitor.growth_watch import GrowthWatch
 from streams.monitor.health import Health
 from streams.monitor.history.book import HistoryBook
 from streams.monitor.missing import missing_topics
+from streams.monitor.processes import ProcessWatch, Targets
+from streams.monitor.sinks import SinkKind, SinkState
 from streams.monitor.slo import VISIBLE_S, SloTracker
 from streams.monitor.snapshot import Point, Snapshot
 from streams.monitor.sources import SourceWatch
 from streams.monitor.throughput import CounterRates, TopicRates, by_worker
 from streams.monitor.topic_growth import GrowthView
-from streams.monitor.workers import Targets, WorkerState, WorkerWatch
+from streams.monitor.workers import WorkerKind, WorkerState
 from streams.settings import Settings
 
 log = structlog.get_logger(__name__)
@@ -60,7 +62,7 @@ class Watcher:
         `count_letters` counts dead letters by topic, in a thread of its own: it may take long.
 
         Raises:
-            UsageError: STREAMS_MONITOR_WORKERS is not usable.
+            UsageError: STREAMS_MONITOR_WORKERS or STREAMS_MONITOR_SINKS is not usable.
 
         """
         self._settings = settings
@@ -68,7 +70,8 @@ class Watcher:
         self._dead_letters = DeadLetterWatch(
             count_letters, interval_s=self._interval_s, window_s=settings.streams_monitor_window_s
         )
-        self._workers = WorkerWatch(Targets.parse(settings.streams_monitor_workers))
+        self._workers = ProcessWatch(Targets.parse(settings.streams_monitor_workers), WorkerKind())
+        self._sinks = ProcessWatch(Targets.parse(settings.streams_monitor_sinks, "STREAMS_MONITOR_SINKS"), SinkKind())
         self._evaluator = LagEvaluator(
             settings,
             window_s=settings.streams_monitor_window_s,
@@ -128,6 +131,7 @@ class Watcher:
         self._evaluator.close()
         self._growth.close()
         self._workers.close()
+        self._sinks.close()
 
     def health(self) -> Health:
         """State of the monitor itself; from any thread."""
@@ -223,6 +227,14 @@ class Watcher:
             log.exception("workers could not be asked")
             return () if self.latest is None else self.latest.workers
 
+    def _look_at_sinks(self) -> Sequence[SinkState]:
+        self._doing = "sinks"
+        try:
+            return self._sinks.look(time.monotonic())
+        except Exception:  # as above
+            log.exception("sinks could not be asked")
+            return () if self.latest is None else self.latest.sinks
+
     def _failed(self, failure: str) -> None:
         self._failures += 1
         if self.failure is None:
@@ -232,6 +244,7 @@ class Watcher:
     def _snapshot(self, found: Round, groups: dict[str, GroupLag], failure: str | None) -> Snapshot:
         now_ms = time.time_ns() // 1_000_000
         workers = self._look_at_workers()
+        sinks = self._look_at_sinks()
         self._doing = "snapshot"
         self._slo.observe(
             time.monotonic(),
@@ -252,6 +265,7 @@ class Watcher:
             freshness=tuple(self._sources.tracker.judge(now_ms)),
             slo=self._slo.judge(),
             workers=tuple(workers),
+            sinks=tuple(sinks),
             rates=self._rates.look(outcomes, now_s),
             flow_rates=self._flow_rates.look(flows, now_s),
             topic_rates=self._topic_rates.look(found),

@@ -30,6 +30,7 @@ from streams.settings import Settings
 from streams.sink.core import SinkCore, SinkLimits
 from streams.sink.declared import declared_sink
 from streams.sink.decoding import RowDecoder
+from streams.sink.guarded import GuardedTarget
 from streams.sink.letters import KafkaLetters
 from streams.sink.metrics import SinkMetrics
 from streams.sink.targets import target_of
@@ -103,8 +104,12 @@ class SinkProcess:
         self._topic_id = topic_id(self._admin, spec.topic)
         self._stop = threading.Event()
         self._changelog = KafkaChangelog(settings, group=sink.group, source=spec.topic, retrier=Retrier(self._stop))
-        self._target = target_of(sink, settings, topic_id=self._topic_id, committed=self._committed)
         self.metrics = SinkMetrics(spec.name)
+        name = f"sink_{spec.name}"
+        self._target = GuardedTarget(
+            target_of(sink, settings, topic_id=self._topic_id, committed=self._committed),
+            Guard(name, on_state=self.metrics.breaker_state.labels(name).set),
+        )
         self._failure: BaseException | None = None
         self._beyond: frozenset[int] = frozenset()
         self._worker = Worker(f"sink-{spec.name}")
@@ -112,12 +117,10 @@ class SinkProcess:
         registry = Registry(settings)
         resolve = partial(plan_or_reject, registry, reader=sink.schema)
         decoder = RowDecoder(sink.columns, resolve, has_tombstones=sink.has_tombstones)
-        name = f"sink_{spec.name}"
-        guard = Guard(name, on_state=self.metrics.breaker_state.labels(name).set)
         rows = SINK_RECORDS_MAX * (10 if isinstance(spec, DeltaSpec) else 1)
         bytes_max = int((settings.streams_memory_mb_max << 20) * SINK_BATCH_SHARE)
         self.core = SinkCore(
-            spec.name, self._target, Writer(self._target, decoder, self._letters, key=sink.key, guard=guard),
+            spec.name, self._target, Writer(self._target, decoder, self._letters, key=sink.key),
             bounds=lambda partition: self._changelog.bounds(spec.topic, partition), submit=self._worker.submit,
             limits=SinkLimits(rows, bytes_max, spec.linger_ms), metrics=self.metrics, commit=self._commit,
             now_s=time.monotonic, wall_ms=lambda: time.time_ns() // 1_000_000,

@@ -6,10 +6,9 @@ from typing import Protocol
 
 from streams.batch.records import Records
 from streams.batch.rejects import DeadLetter, Reject
-from streams.resilience.breaker import Guard
 from streams.sink.batches import Place, prepared
 from streams.sink.decoding import RowDecoder
-from streams.sinks.target import RowsRefused, Target, TargetUnavailable
+from streams.sinks.target import RowsRefused, Target
 
 
 class Letters(Protocol):
@@ -45,11 +44,9 @@ class Writer:
     the letter comes again, with the same id.
     """
 
-    def __init__(
-        self, target: Target, decoder: RowDecoder, letters: Letters, *, key: Sequence[str], guard: Guard
-    ) -> None:
+    def __init__(self, target: Target, decoder: RowDecoder, letters: Letters, *, key: Sequence[str]) -> None:
         self._target, self._decoder, self._letters = target, decoder, letters
-        self._key, self._guard = tuple(key), guard
+        self._key = tuple(key)
         self._refused: dict[Place, str] = {}
         """Rows of the batch at hand that the target refuses."""
         self._sent: set[Place] = set()
@@ -70,7 +67,7 @@ class Writer:
             rejects = [*decoded.rejects, *made.rejects]
             self._send(records, rejects)
             try:
-                self._guard.call(lambda batch=made.batch: self._target.write(batch), failure=TargetUnavailable)  # type: ignore[misc]
+                self._target.write(made.batch)
             except RowsRefused as refused:
                 self._refused |= refused.rows
                 continue

@@ -14,6 +14,8 @@ _NAME: Final = re.compile(r"[A-Za-z0-9_-]{1,100}")
 _TABLE: Final = re.compile(r"([A-Za-z_][A-Za-z0-9_]{0,62}\.)?[A-Za-z_][A-Za-z0-9_]{0,62}")
 _FOLDER: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}(/[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}){0,7}")
 
+_GROUP: Final = "streams.sink."
+
 
 @dataclass(frozen=True, kw_only=True)
 class SinkSpec:
@@ -186,7 +188,13 @@ def http(
 
 def group_of(spec: SinkSpec, prefix: str) -> str:
     """Consumer group of the processes of a sink; the prefix is the deployment's."""
-    return f"{prefix}streams.sink.{spec.name}"
+    return f"{prefix}{_GROUP}{spec.name}"
+
+
+def sink_of(group: str) -> str | None:
+    """The name of the sink whose processes are this group, whatever the deployment's prefix; None: it is no sink's."""
+    _, found, name = group.partition(_GROUP)
+    return name if found else None
 
 
 def dead_letters_of(spec: SinkSpec, prefix: str) -> str:

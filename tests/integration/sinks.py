@@ -118,6 +118,21 @@ class Yard:
         self.processes.append(started)
         return started
 
+    @contextmanager
+    def monitor(self, sink: "Sink") -> Iterator[int]:
+        """A monitor that looks at a sink; its port."""
+        port = ports.free_port()
+        looked_at = {"STREAMS_MONITOR_SINKS": f"http://127.0.0.1:{sink.port}", "STREAMS_MONITOR_WORKERS": ","}
+        environment = {**self.environment, **looked_at, "STREAMS_MONITOR_INTERVAL_S": "1"}
+        log = self.folder / "monitor.log"
+        process = ForkedProcess(["monitor", "--web-port", str(port)], environment, stdout=log, directory=self.folder)
+        try:
+            wait_until(lambda: asked(port, "/readyz")[0] == 200, "the monitor is ready", timeout_s=60)
+            yield port
+        finally:
+            process.terminate()
+            process.wait(20)
+
     def close(self) -> None:
         for process in self.processes:
             process.kill()
@@ -163,6 +178,17 @@ class Yard:
         return b"\0" + self._ids[topic].to_bytes(4, "big") + out.getvalue()
 
 
+def asked(port: int, path: str) -> tuple[int, str]:
+    """Status and text of an answer; 0 while nothing answers."""
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=5) as answer:
+            return answer.status, answer.read().decode()
+    except urllib.error.HTTPError as error:
+        return error.code, error.read().decode()
+    except OSError:
+        return 0, ""
+
+
 class Sink:
     """A process `streams sink NAME`."""
 
@@ -178,13 +204,7 @@ class Sink:
 
     def ready(self) -> tuple[int, str]:
         """Status and text of `/readyz`; 0 while nothing answers."""
-        try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/readyz", timeout=5) as answer:
-                return answer.status, answer.read().decode()
-        except urllib.error.HTTPError as error:
-            return error.code, error.read().decode()
-        except OSError:
-            return 0, ""
+        return asked(self.port, "/readyz")
 
     def metric(self, name: str) -> float:
         """Sum of the samples of a metric."""

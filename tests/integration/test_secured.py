@@ -539,6 +539,7 @@ MISSING: Final = {
     Role.CI: (Kind.TOPIC, Operation.CREATE),
     Role.WORKER: (Kind.TOPIC, Operation.READ),
     Role.OPERATOR: (Kind.TRANSACTIONAL_ID, Operation.WRITE),
+    Role.AUDITOR: (Kind.TOPIC, Operation.READ),
 }
 
 

@@ -57,6 +57,7 @@ SECRETS: Final = {
     "STREAMS_NOTIFY_WEBHOOK_TOKEN": "marked-secret-of-the-receiver",
     "STREAMS_NOTIFY_SLACK_URL": "http://127.0.0.1:1/marked-secret-of-slack",
     "STREAMS_NOTIFY_SMTP_URL": "smtp://walker:marked-secret-of-the-mail-server@127.0.0.1:1",
+    "STREAMS_NOTIFY_EMAIL_TO": "oncall@example.org",
 }
 """Each is in force, or at least given to every process."""
 HARD: Final = {

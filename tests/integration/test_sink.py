@@ -6,6 +6,7 @@ import re
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -13,7 +14,7 @@ from streams.local.stack import Stack
 from tests.databases import Database, Postgres
 from tests.integration.guides import ROOT, run
 from tests.integration.kafka_helpers import committed_records
-from tests.integration.sinks import JUNK, PARTITIONS, PREFIX, STATES, Yard, lag_of
+from tests.integration.sinks import JUNK, PARTITIONS, PREFIX, STATES, Yard, asked, lag_of
 from tests.integration.workers import wait_until
 
 pytestmark = pytest.mark.kafka
@@ -148,7 +149,9 @@ def test_a_zombie_that_wakes_up_after_its_partitions_moved_writes_nothing(yard: 
 
 
 @pytest.mark.slow
-def test_a_database_that_is_away_stalls_its_sink_and_is_said(yard: Yard, database: Database) -> None:
+def test_a_database_that_is_away_stalls_its_sink_and_is_said(
+    yard: Yard, database: Database, postgres: Postgres
+) -> None:
     sink = yard.sink("minutes")
     sink.wait_ready()
     yard.minutes(100)
@@ -157,9 +160,26 @@ def test_a_database_that_is_away_stalls_its_sink_and_is_said(yard: Yard, databas
     yard.minutes(100)
     wait_until(lambda: sink.ready()[0] == 503 and "minutes" in sink.ready()[1], "it is said")
     wait_until(lambda: sink.metric("streams_sink_unwritten_seconds") > 1, "the age of what waits is told")
-    database.run("alter table hidden rename to minutes")
-    wait_until(lambda: database.rows("select count(*) from minutes") == [(200,)], "it catches up", timeout_s=90)
-    assert sink.ready()[0] == 200
+    with yard.monitor(sink) as monitor:
+        wait_until(lambda: any(row["lag"] for row in overview_of(monitor)["sinks"]), "it is seen with its lag")
+        (row,) = overview_of(monitor)["sinks"]
+        assert (row["sink"], row["ready"]) == ("minutes", False)
+        assert 100 <= row["lag"] <= 100 + 3 * PARTITIONS, "with markers of transactions"
+        assert "minutes" in row["state"]
+        assert row["unwritten_s"] > 1
+        database.run("alter table hidden rename to minutes")
+        wait_until(lambda: database.rows("select count(*) from minutes") == [(200,)], "it catches up", timeout_s=90)
+        assert sink.ready()[0] == 200
+        postgres.kill()
+        yard.minutes(100)
+        wait_until(lambda: overview_of(monitor)["sinks"][0]["breaker"] == "open", "its breaker rests", timeout_s=90)
+        postgres.start()
+    wait_until(lambda: database.rows("select count(*) from minutes") == [(300,)], "it catches up", timeout_s=90)
+
+
+def overview_of(port: int) -> Any:
+    """What the monitor's page is told."""
+    return json.loads(asked(port, "/api/overview")[1])
 
 
 def test_what_is_wrong_from_the_start_is_one_line(yard: Yard, database: Database) -> None:

@@ -180,6 +180,23 @@ def test_a_column_that_is_dropped_meanwhile_is_said_by_name(database: Database) 
     target.close()
 
 
+def test_a_table_that_is_gone_is_not_made_again_without_its_rows(database: Database) -> None:
+    target = opened(database, (ID, COUNT))
+    target.write(batch((ID, COUNT), [("a", 1)]))
+    target.close()
+    database.run("alter table things rename to hidden")
+    again = target_of(database, (ID, COUNT))
+    with pytest.raises(TargetMismatch, match=r"table things is gone, .* rows of streams_sinks with sink = 's'"):
+        again.prepare()
+    database.run("alter table hidden rename to things")
+    again.prepare()
+    assert again.open([0]) == {0: 1}
+    database.run("drop table things; delete from streams_sinks where sink = 's'")
+    again.prepare()
+    assert again.open([0]) == {0: -1}
+    again.close()
+
+
 def test_wrong_credentials_are_said_without_the_password(database: Database) -> None:
     target = target_of(database, (ID,), url="postgresql://nobody:hunter2@127.0.0.1:1/db")
     with pytest.raises(TargetUnavailable) as told:

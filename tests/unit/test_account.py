@@ -8,7 +8,8 @@ from prometheus_client import generate_latest
 
 from logistics.flows.gps import GPS
 from streams.engine.effects import CycleEnd, Effects, PartitionEffects
-from streams.monitor.workers import Address, read_metrics
+from streams.monitor.processes import Address
+from streams.monitor.workers import read_metrics
 from streams.operators.output import EventRecords
 from streams.worker.account import CycleAccount
 from streams.worker.metrics import WorkerMetrics

@@ -9,7 +9,7 @@ from prometheus_client import CollectorRegistry
 
 from streams.errors import StreamsError, UsageError
 from streams.listening import listening, url_of
-from streams.monitor.workers import Address, Targets
+from streams.monitor.processes import Address, Targets
 from streams.worker.web import Web
 
 

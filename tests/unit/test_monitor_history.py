@@ -12,7 +12,8 @@ from streams.kafka.round import Group, Member
 from streams.monitor.history.annotations import AnnotationLog, Kind
 from streams.monitor.history.book import FIELDS, STEPS_MAX, HistoryBook
 from streams.monitor.history.series import FINE_POINTS, Series, Shape, Span
-from streams.monitor.workers import Address, WorkerState
+from streams.monitor.processes import Address
+from streams.monitor.workers import WorkerState
 from tests.unit.test_scale_book import looks, snapshot_of
 
 PEAK_AND_MEAN = Shape((True, False), coarse_points=100, coarse_ms=60_000)

@@ -12,9 +12,10 @@ from streams.flow.declaration import DeviceClass, Pipeline
 from streams.growth.stages import Standing
 from streams.kafka.round import Group, Member, Round
 from streams.monitor.exposition import label
+from streams.monitor.processes import Address, Targets
 from streams.monitor.slo import Counts
 from streams.monitor.words import duration, rate
-from streams.monitor.workers import Address, Targets, read_metrics
+from streams.monitor.workers import read_metrics
 from streams.settings import load_settings
 from streams.worker.merged_metrics import Families, merged
 from streams.worker.metrics import WorkerMetrics

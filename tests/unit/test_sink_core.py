@@ -10,9 +10,10 @@ import pytest
 from streams.batch.rejects import DeadLetter
 from streams.errors import StreamsError
 from streams.kafka.memory import MemoryChangelog, MemoryKafka
-from streams.resilience.breaker import Guard, Limits
+from streams.resilience.breaker import Guard, Limits, State
 from streams.schemas.client import RegistryUnavailable
 from streams.sink.core import SinkCore, SinkLimits
+from streams.sink.guarded import GuardedTarget
 from streams.sink.metrics import SinkMetrics
 from streams.sink.writing import Writer
 from streams.sinks.memory_target import MemoryStore, MemoryTarget
@@ -82,7 +83,12 @@ class World:
 
 class Process:
     def __init__(
-        self, world: World, member: str, submit: Callable[[Callable[[], Any]], "Future[Any]"] = at_once
+        self,
+        world: World,
+        member: str,
+        submit: Callable[[Callable[[], Any]], "Future[Any]"] = at_once,
+        *,
+        failures_max: int = 1_000,
     ) -> None:
         self._world = world
         self.target = MemoryTarget(
@@ -91,9 +97,10 @@ class Process:
         )  # fmt: skip
         self.metrics = SinkMetrics("s")
         decoder = decoder_of(SIMPLE, has_tombstones=bool(world.key))
-        guard = Guard("s", limits=Limits(failures_max=1_000), clock=world.clock.now_s)
+        self.guard = Guard("s", limits=Limits(failures_max=failures_max), clock=world.clock.now_s)
+        target = GuardedTarget(self.target, self.guard)
         self.core = SinkCore(
-            "s", self.target, Writer(self.target, decoder, world.letters, key=world.key, guard=guard),
+            "s", target, Writer(target, decoder, world.letters, key=world.key),
             bounds=lambda p: MemoryChangelog(world.kafka).bounds(TOPIC, p), submit=submit,
             limits=SinkLimits(rows=7, bytes_max=1 << 20, linger_ms=100), metrics=self.metrics,
             commit=world.committed.update, now_s=world.clock.now_s, wall_ms=world.clock.now_ms,
@@ -144,6 +151,22 @@ def test_a_target_that_is_away_keeps_records_waiting_and_then_gets_each_once() -
     assert world.rows() == [(p, o) for p in range(PARTITIONS) for o in range(10)]
     assert process.core.unready() is None
     assert process.metrics.registry.get_sample_value("streams_sink_unwritten_seconds", {"sink": "s"}) == 0
+
+
+def test_a_target_that_stays_away_is_left_alone_by_its_breaker() -> None:
+    """After a failed write it is asked where it stands, again and again: these calls count too."""
+    world = World(key=())
+    process = Process(world, "m1", failures_max=5)
+    process.settle()
+    world.why = "gone"
+    world.put(0, 1)
+    process.settle()
+    assert str(process.guard.state) != str(State.CLOSED)
+    assert process.core.unready() == "gone"
+    world.why = None
+    process.settle()
+    assert str(process.guard.state) == str(State.CLOSED)
+    assert world.rows() == [(0, 0)]
 
 
 def test_a_lost_answer_doubles_nothing() -> None:

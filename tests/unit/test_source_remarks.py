@@ -19,7 +19,8 @@ from streams.limits import (
     MISROUTED_SAID_MS,
     RECORDS_LOST_SAID_MS,
 )
-from streams.monitor.workers import Targets, WorkerState, WorkerWatch
+from streams.monitor.processes import ProcessWatch, Targets
+from streams.monitor.workers import WorkerKind, WorkerState
 from streams.sources.base import Unreadable
 from streams.worker.metrics import WorkerMetrics
 from streams.worker.misrouted import MisroutedNews, MisroutedWatch, shown
@@ -86,7 +87,7 @@ def test_an_open_transaction_is_named_while_it_is_open_and_logged_once(metrics: 
 
 def seen(port: int) -> WorkerState:
     """What a monitor makes of the worker at the port; to be asked in a thread, it has an event loop of its own."""
-    watch = WorkerWatch(Targets.parse(f"http://127.0.0.1:{port}"))
+    watch = ProcessWatch(Targets.parse(f"http://127.0.0.1:{port}"), WorkerKind())
     try:
         (state,) = watch.look(time.monotonic())
         return state

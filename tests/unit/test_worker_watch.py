@@ -11,19 +11,18 @@ from typing import Any
 import pytest
 from prometheus_client import generate_latest
 
-from streams.monitor.workers import (
+from streams.monitor.processes import (
     FORGET_S,
     FORGET_UNLISTED_S,
     LOOK_S,
     METRICS_BYTES_MAX,
-    OTHER,
     READY_BYTES_MAX,
     SAMPLES_MAX,
     Address,
+    ProcessWatch,
     Targets,
-    WorkerState,
-    WorkerWatch,
 )
+from streams.monitor.workers import OTHER, WorkerKind, WorkerState
 from streams.worker.metrics import WorkerMetrics
 
 Serve = Callable[[socket.socket, str], None]
@@ -145,8 +144,8 @@ each_answer = pytest.mark.parametrize("answers", EACH.values(), ids=EACH)
 
 
 @contextmanager
-def watching(*servers: Server) -> Iterator[WorkerWatch]:
-    watch = WorkerWatch(Targets.parse(",".join(f"http://127.0.0.1:{server.port}" for server in servers)))
+def watching(*servers: Server) -> Iterator[ProcessWatch[WorkerState]]:
+    watch = ProcessWatch(Targets.parse(",".join(f"http://127.0.0.1:{server.port}" for server in servers)), WorkerKind())
     try:
         yield watch
     finally:
@@ -243,7 +242,7 @@ def test_an_address_that_a_name_no_longer_has_is_forgotten_sooner(monkeypatch: p
     async def resolve(host: str, *_: Any, **__: Any) -> list[Any]:
         return [(socket.AF_INET, socket.SOCK_STREAM, 0, "", (ip, 0)) for ip in addresses]
 
-    watch = WorkerWatch(Targets.parse(f"http://workers:{server.port}"))
+    watch = ProcessWatch(Targets.parse(f"http://workers:{server.port}"), WorkerKind())
     monkeypatch.setattr(watch._loop, "getaddrinfo", resolve)
     assert [Address("127.0.0.1", server.port)] == [state.address for state in watch.look(0.0)]
     addresses[:] = []
@@ -263,7 +262,7 @@ def test_a_name_whose_server_does_not_answer_keeps_its_addresses(monkeypatch: py
             raise error
         return [(socket.AF_INET, socket.SOCK_STREAM, 0, "", ("127.0.0.1", 0))]
 
-    watch = WorkerWatch(Targets.parse(f"http://workers:{server.port}"))
+    watch = ProcessWatch(Targets.parse(f"http://workers:{server.port}"), WorkerKind())
     monkeypatch.setattr(watch._loop, "getaddrinfo", resolve)
     watch.look(0.0)
     failure.append(socket.gaierror(socket.EAI_AGAIN, "try again"))

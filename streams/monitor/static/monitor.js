@@ -50,6 +50,7 @@ function showOverview(told) {
   showFigures(told);
   showGroups(told.groups);
   showSources(told.sources);
+  showSinks(told.sinks);
   showWorkers(told.workers);
 }
 function showTitle(told) {
@@ -100,6 +101,9 @@ function showAlarms(told) {
   }
   for (const one of told.workers) {
     if (!one.ready && one.owns === null) alarms.push({ kind: "warn", head: `NOT READY ${one.worker}`, text: one.state, advice: "", runbook: one.state.includes(" are not consumed: ") ? "partitions-not-consumed" : "worker-not-ready" });
+  }
+  for (const one of told.sinks) {
+    if (!one.ready) alarms.push({ kind: "warn", head: `SINK STALLED ${one.sink || one.process}`, text: `${one.process}: ${one.state}`, advice: "", runbook: "sink-stalled" });
   }
   if (told.slo.budget_left < 0) alarms.push({ kind: "warn", head: "SLO", text: "fewer than 99% of events were visible within 60 s of their arrival since watching began", advice: "", runbook: "slo-burn" });
   for (const one of told.dead_letters) {
@@ -233,6 +237,23 @@ function showSources(sources) {
     row.cells[3].firstChild.className = "v " + word;
     put(row.cells[3].firstChild, word);
     put(row.cells[3].lastChild, one.why);
+  });
+}
+function showSinks(sinks) {
+  byId("sinks-part").hidden = !sinks.length;
+  const made = rows(byId("sinks").tBodies[0], sinks.map((one) => one.process), () => cells(["", "", "", "", "n", "n", "n", "n", "n", "why"]));
+  sinks.forEach((one, i) => {
+    const row = made[i];
+    put(row.cells[0], one.sink || "not known");
+    put(row.cells[1], one.process);
+    verdict(row.cells[2], one.ready ? "ready" : "stalled");
+    put(row.cells[3], one.breaker || "not known");
+    put(row.cells[4], one.lag === null ? "" : count(one.lag));
+    put(row.cells[5], duration(one.lag_s));
+    put(row.cells[6], duration(one.unwritten_s));
+    put(row.cells[7], count(one.written));
+    put(row.cells[8], count(one.rejected));
+    put(row.cells[9], one.ready ? "" : one.state);
   });
 }
 function showWorkers(workers) {

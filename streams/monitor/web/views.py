@@ -12,6 +12,7 @@ from streams.monitor.snapshot import Snapshot
 from streams.monitor.status import Status
 from streams.monitor.topic_growth import GrowthView, stands_still
 from streams.monitor.words import advice
+from streams.sinks.spec import sink_of
 
 SPARK_POINTS: Final = 60
 GROUPS_MAX: Final = 500
@@ -50,6 +51,7 @@ def overview(snapshot: Snapshot) -> dict[str, Any]:
             for one in snapshot.freshness
         ],
         "workers": _workers(snapshot),
+        "sinks": _sinks(snapshot),
         "rates": {outcome: round(value, 1) for outcome, value in snapshot.rates.items()},
         "dead_letters": [
             {
@@ -140,6 +142,29 @@ def _workers(snapshot: Snapshot) -> list[dict[str, Any]]:
                 }
             )
     return rows
+
+
+def _sinks(snapshot: Snapshot) -> list[dict[str, Any]]:
+    """Processes of sinks, each with the lag of its sink's group."""
+    groups = {sink_of(group.name): group for group in snapshot.groups.values()}
+    rows = []
+    for one in snapshot.sinks:
+        group = groups.get(one.sink)
+        rows.append(
+            {
+                "sink": one.sink,
+                "process": str(one.address),
+                "ready": one.ready,
+                "state": one.state,
+                "breaker": one.breaker,
+                "unwritten_s": round(one.unwritten_s, 1),
+                "written": sum(one.records.get(outcome, 0.0) for outcome in ("written", "deleted", "replaced")),
+                "rejected": one.records.get("rejected", 0.0),
+                "lag": None if group is None else group.lag_sum,
+                "lag_s": None if group is None else round(group.lag_s_max, 1),
+            }
+        )
+    return sorted(rows, key=lambda row: (row["sink"], row["process"]))
 
 
 def _ranges(partitions: list[tuple[str, int]]) -> str:

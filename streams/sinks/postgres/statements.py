@@ -64,6 +64,12 @@ class Statements:
             "updated_at timestamp with time zone not null, primary key (sink, topic_id, partition))"
         ).format(self.offsets)
 
+    def written(self) -> sql.Composed:
+        """How many partitions of a sink's topic records were written of."""
+        return sql.SQL("select count(*) from {} where sink = %s and topic_id = %s and offset_next > 0").format(
+            self.offsets
+        )
+
     def add(self, column: TargetColumn | str) -> sql.Composed:
         """A column that the table lacks; rows that are there have null in it."""
         if isinstance(column, str):

@@ -18,7 +18,7 @@ from streams.masking import masked
 from streams.sinks.postgres.drift import ExistingColumn, missing_columns, require_key
 from streams.sinks.postgres.refusal import Refusals, is_of_rows, is_of_schema, words
 from streams.sinks.postgres.rows import awkward, csv_of, table_of, texts_of, unfit
-from streams.sinks.postgres.statements import Statements
+from streams.sinks.postgres.statements import OFFSETS, Statements
 from streams.sinks.target import (
     RowsRefused,
     TakenOver,
@@ -96,14 +96,20 @@ class PostgresTarget:
     # --- sinks.target.Target ----------------------------------------------------------------------------------------
 
     def prepare(self) -> None:
-        """Create the tables, or compare the one that is there; add columns that it lacks."""
+        """Create the tables, or compare the one that is there; add columns that it lacks.
+
+        Raises:
+            TargetMismatch: the table is not as the sink needs it, or is gone though records were written to it.
+
+        """
 
         def work(connection: psycopg.Connection[Any]) -> None:
             with connection.transaction():
                 connection.execute("select pg_advisory_xact_lock(%s)", [_LOCK])
                 connection.execute(self._sql.create_offsets())
-                connection.execute(self._sql.create())
                 name = self._sql.table.as_string(connection)
+                self._require_not_gone(connection, name)
+                connection.execute(self._sql.create())
                 found = connection.execute(_COLUMNS, [name]).fetchall()
                 there = {column: ExistingColumn(kind, must_be_given) for column, kind, must_be_given in found}
                 for column in missing_columns(self._table, self._columns, there):
@@ -116,6 +122,18 @@ class PostgresTarget:
                 require_key(self._table, self._key, unique)
 
         self._call(work)
+
+    def _require_not_gone(self, connection: psycopg.Connection[Any], name: str) -> None:
+        """Return unless the table is gone: an empty one in its place would lack all that was written before."""
+        if connection.execute("select to_regclass(%s)", [name]).fetchone() != (None,):
+            return
+        written = connection.execute(self._sql.written(), [self._sink, self._topic_id]).fetchone()
+        if written != (0,):
+            raise TargetMismatch(
+                f"table {self._table} is gone, and by {OFFSETS} this sink has written records of {self._topic} to it. "
+                "Bring the table back; or, to have all records that the topic still has written again, delete rows of "
+                f"{OFFSETS} with sink = '{self._sink}'"
+            )
 
     def open(self, partitions: Collection[int]) -> Mapping[int, int]:
         """Take partitions over: from now on nobody else writes rows of them."""
