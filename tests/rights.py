@@ -5,6 +5,7 @@ rights-matrix`) takes each right of each role away once and writes the table of 
 """
 
 import argparse
+import http
 import json
 import os
 import re
@@ -55,6 +56,8 @@ HEADER: Final = "event_id,device_id,sequence,event_time,latitude,longitude"
 _CONNECTION: Final = ("KAFKA_", "SCHEMA_REGISTRY_")
 _SETTLE_S: Final = 20.0
 _WORKER_S: Final = 60.0
+_REFUSES_S: Final = 5.0
+"""How long a gateway that answers may refuse events before that counts."""
 
 
 @dataclass(frozen=True)
@@ -187,9 +190,11 @@ def gateway_takes(ground: Ground) -> Said:
     body = "\n".join(json.dumps({**row, "latitude": latitude}) for latitude in (52.5, 91.0)).encode()
     port, log = ports.free_port(), ground.directory / f"gateway-{number[:8]}.log"
     process = ForkedProcess(["gateway", "--web-port", str(port)], ground.environment(Role.GATEWAY), stdout=log)
+    source = ground.flow.source.removeprefix(ground.prefix)
     request = urllib.request.Request(
-        f"http://127.0.0.1:{port}/v1/events/{ground.flow.source}", body, {"Content-Type": "application/x-ndjson"}
+        f"http://127.0.0.1:{port}/v1/events/{source}", body, {"Content-Type": "application/x-ndjson"}
     )
+    refused_s = 0.0
     try:
         deadline = time.monotonic() + _WORKER_S
         while time.monotonic() < deadline and process.poll() is None:
@@ -201,11 +206,12 @@ def gateway_takes(ground: Ground) -> Said:
             except OSError:
                 time.sleep(0.2)
                 continue
-            if said[0] in {200, 202, 207}:
+            if said[0] == http.HTTPStatus.UNPROCESSABLE_ENTITY and "dead_letter" in said[1]:
                 return WORKED
-            words = said_by(log)
-            if words:
-                return failed(f"HTTP {said[0]}; {words}")
+            # Right after its start it may not know yet whether its sources take events.
+            refused_s = refused_s or time.monotonic()
+            if time.monotonic() - refused_s > _REFUSES_S and (words := said_by(log)):
+                return failed(f"{words}; HTTP {said[0]} {said[1]}")
             time.sleep(0.5)
     finally:
         process.kill()
