@@ -5,7 +5,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any, Final
 
-from confluent_kafka import IsolationLevel, KafkaException, TopicPartition
+from confluent_kafka import IsolationLevel, KafkaError, KafkaException, TopicPartition
 from confluent_kafka.admin import (
     AdminClient,
     OffsetSpec,
@@ -21,6 +21,9 @@ from streams.settings import Settings
 REQUEST_TIMEOUT_S: Final = 2.0
 """Shorter than the gap after which idle time starts over: a leader that is away must not reset other partitions."""
 _LATEST: Final = OffsetSpec.latest()
+_UNKNOWN: Final = frozenset({KafkaError._NOENT, KafkaError._UNKNOWN_PARTITION})  # noqa: SLF001 - constants of librdkafka
+"""Answers of the client by itself: it knows the topic, from before partitions were added, and does not ask again."""
+_RENEWED_MS_MIN: Final = 3_000
 
 assert REQUEST_TIMEOUT_S * 1000 < IDLE_GAP_MS_MAX  # noqa: S101
 
@@ -42,6 +45,8 @@ class HighWatermarks:
 
     The client answers a question when the last leader has answered, or not in time. So a partition whose leader did not
     answer is asked for by itself from then on, until it does: it delays no other.
+
+    A client that was asked before partitions were added does not know these for a minute or more. It is re-created.
     """
 
     def __init__(self, settings: Settings, *, topics: Sequence[str], client_id: str) -> None:
@@ -53,6 +58,9 @@ class HighWatermarks:
             "topic.metadata.refresh.interval.ms": 30_000,
         }
         self._client: AdminClient | None = None
+        self._made_ms = 0
+        self._is_outdated = False
+        """Whether the client does not know a partition that it was asked for."""
         self._brokers = BrokerWatch()
         self._open: list[_Question] = []
         self._alone: set[int] = set()
@@ -64,6 +72,10 @@ class HighWatermarks:
         wanted = [partition for partition in partitions if partition not in pending]
         together = [partition for partition in wanted if partition not in self._alone]
         alone = [[partition] for partition in wanted if partition in self._alone]
+        if self._is_outdated and not self._open and now_ms - self._made_ms >= _RENEWED_MS_MIN:
+            self._client, self._is_outdated = None, False
+        if self._client is None:
+            self._made_ms = now_ms
         for group in [together, *alone] if together else alone:
             self._open.append(_Question(now_ms, self._list(group)))
 
@@ -82,8 +94,8 @@ class HighWatermarks:
         for at, future in question.answers.items():
             try:
                 found[self._lane(at)] = future.result().offset
-            except KafkaException:
-                continue
+            except KafkaException as error:
+                self._is_outdated |= error.args[0].code() in _UNKNOWN
         self._alone -= found.keys()
         if found:  # where nobody answers, asking one by one would change nothing
             self._alone |= {self._lane(at) for at in question.answers} - found.keys()
