@@ -80,7 +80,10 @@ class GroupPositions:
             try:
                 found[lane_of(self._topics.index(one.topic), one.partition)] = int(future.result(2 * _TIMEOUT_S).offset)
             except KafkaException as error:
-                failure = failure if error.args[0].code() in _NOT_THERE else error
+                if error.args[0].code() not in _NOT_THERE:
+                    failure = error
+                else:  # or it has come since the client last asked, which it would not learn for a minute or more
+                    self._admin = None
             except TimeoutError as error:
                 failure = error
         if failure is not None and not found:

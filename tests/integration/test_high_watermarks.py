@@ -1,4 +1,4 @@
-"""High watermarks of partitions that are added while a worker runs."""
+"""Ends of partitions that are added while a worker runs."""
 
 import time
 
@@ -6,6 +6,7 @@ import pytest
 from confluent_kafka.admin import NewPartitions
 
 from streams.clock import monotonic_ms
+from streams.kafka.group_positions import GroupPositions
 from streams.local.stack import Stack
 from streams.sources.kafka.high_watermarks import HighWatermarks
 from tests.integration.kafka_helpers import admin_of, delete_topics, recreate_topic, settings_of
@@ -33,4 +34,15 @@ def test_partitions_that_come_later_are_answered_too(stack: Stack) -> None:
     wait_until(lambda: is_answered([2]) and is_answered([3]), "the new ones are answered", timeout_s=30)
     wait_until(lambda: is_answered([0, 1, 2, 3]), "all in one question")
     high.close()
+    delete_topics(client, {TOPIC})
+
+
+def test_positions_of_a_group_know_partitions_that_come_later(stack: Stack) -> None:
+    client = admin_of(stack)
+    recreate_topic(stack, TOPIC, 2)
+    positions = GroupPositions(settings_of(stack), group="tests.high-watermarks", topics=[TOPIC])
+    assert positions.ends([0, 1, 3]) == {0: 0, 1: 0}
+    client.create_partitions([NewPartitions(TOPIC, 4)])[TOPIC].result(30)
+    wait_until(lambda: positions.ends([0, 1, 3]).keys() == {0, 1, 3}, "the new one has an end", timeout_s=30)
+    positions.close()
     delete_topics(client, {TOPIC})
