@@ -100,7 +100,7 @@ def command(
                     results.runs.extend(bench.runs())
             wrong = {name: report for name, report in bench.oracles.items() if not report.ok}
     finally:
-        # What was measured before something failed, or someone lost patience, is worth having.
+        # Store what was measured before a failure or an interrupt.
         if results.runs:
             stored = results.write(root)
             print_results(console, results)

@@ -6,23 +6,23 @@ from typing import Final
 
 DOWNSTREAM_SHARE: Final = 0.6
 OTHERS_SHARE: Final = 0.3
-"""Of what is in use of a machine, by programs that have nothing to do with the test."""
+"""Share of the cores in use that programs outside the test may take."""
 STOLEN_SAID: Final = 0.1
 """Cores; less is not worth a word."""
 BUSY_SHARE: Final = 0.85
-"""Of what a process or a machine can do: it is taken for full."""
+"""Share of its capacity above which a process or machine counts as full."""
 SKEW: Final = 1.5
 """Records of the fullest partition over the mean."""
 TAIL_SHARE: Final = 0.25
-"""Of the time, in which fewer than half of the partitions still had lag."""
+"""Share of the time in which fewer than half of the partitions still had lag."""
 MIXED_SHARE: Final = 0.15
-"""Of what is in use of a machine: two of its users that are no further apart than that are both in the way."""
+"""Two users of CPU whose shares of the cores in use differ by less than this are both named."""
 CLOSE_SHARE: Final = 0.05
 """A figure that is so near to its threshold might have been on the other side of it."""
 UNEXPLAINED_SAID: Final = 0.1
 """Cores; less is not worth a word."""
 BEHIND_MS: Final = 1_000.0
-"""A generator that is further behind its schedule has not sent what was asked for."""
+"""With a larger delay after its schedule, a generator has not sent the rate that was asked for."""
 
 
 class Wall(StrEnum):

@@ -147,7 +147,7 @@ def command(
         with tempfile.TemporaryDirectory(prefix="streams-loadtest-", ignore_cleanup_errors=True) as scratch:
             _measure(console, plan, findings, Path(scratch), logs, use_running=use_running, keep=keep)
     finally:
-        # What was measured before something failed, or someone lost patience, is worth having.
+        # Store what was measured before a failure or an interrupt.
         if findings.outcomes or findings.discarded:
             stored = findings.write(root, earlier=earlier)
             print_findings(console, findings, earlier=earlier)

@@ -14,7 +14,7 @@ from streams.settings import Settings
 
 
 class Crew:
-    """Workers by number; asks only those that live."""
+    """Workers by number; only processes that run are asked."""
 
     def __init__(self) -> None:
         self.incidents: list[str] = []
@@ -22,11 +22,11 @@ class Crew:
         self._workers: dict[str, tuple[Subject, int]] = {}
 
     def add(self, name: str, subject: Subject, web_port: int) -> None:
-        """Take a worker in."""
+        """Add a worker."""
         self._workers[name] = (subject, web_port)
 
     def look(self) -> None:
-        """Notice workers that have ended.
+        """Record which workers have ended since the last call.
 
         Raises:
             StreamsError: all have.

@@ -22,7 +22,7 @@ PILOT_EVENTS: Final = 200_000
 FILL_EXTRA: Final = 1.25
 """Records for a drain, over what its warm-up and its steady state are expected to take."""
 FILL_START_S: Final = 5.0
-"""Of draining before all workers are there."""
+"""Time of draining before all workers are ready."""
 
 
 class Demand:

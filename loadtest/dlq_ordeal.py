@@ -270,7 +270,7 @@ class Run:
         while True:
             wait_until_quiet(state, self._quiet_s, QUIET_S_MAX)
             committed, ends = self._committed(), self._ends(GPS.source)
-            # Behind the last record there may be markers of transactions, which nobody commits.
+            # After the last record there may be markers of transactions, whose offsets nobody commits.
             if all(committed.get(partition, 0) >= end - 200 for partition, end in ends.items()):
                 return
             if time.monotonic() > deadline:

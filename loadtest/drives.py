@@ -23,10 +23,10 @@ RAMP_SEARCHES: Final = 3
 SPIKE_FACTOR: Final = 4
 SOAK_WARM_UP_SHARE: Final = 0.2
 DEFAULT_SHARE: Final = 0.25
-"""Of what a downstream lets through: the rate of an open loop when none is asked for."""
+"""Default rate of an open loop, as a share of what the downstream lets through."""
 DEFAULT_RATE: Final = 10_000.0
 STEADY_SHARE_MAX: Final = 0.95
-"""Of the topic, up to which a drain is steady: then partitions are empty one by one."""
+"""Share of the topic up to which a drain is steady. After that, partitions run empty one by one."""
 
 
 @dataclass(slots=True)

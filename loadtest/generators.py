@@ -95,7 +95,7 @@ class Generators:
             subject.tell(json.dumps(told))
 
     def stop(self) -> None:
-        """Tell all to end; each then says what it has sent."""
+        """Tell all processes to stop; each then prints what it has sent."""
         for subject in self._subjects:
             subject.tell_to_end()
 

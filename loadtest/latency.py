@@ -23,7 +23,7 @@ SURPLUS_S: Final = 1.0
 WARM_UP_S: Final = 5
 """Events of the first seconds are sent and must arrive, but are not timed: every client connects, every key is new."""
 LIVE_PREFIX: Final = "live-"
-"""Of the ids of the devices that send for the measurement."""
+"""Prefix of the ids of the devices that send for the measurement."""
 
 
 @dataclass(frozen=True, slots=True)

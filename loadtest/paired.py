@@ -114,7 +114,7 @@ class Comparison:
 
 
 def turns(pairs: int) -> list[tuple[int, Side]]:
-    """Who comes when: the order within the pairs alternates, so that neither side always has the warm cache."""
+    """Order of the trials: it alternates within the pairs, so that neither revision always has the warm cache."""
     orders = ([Side.BEFORE, Side.AFTER], [Side.AFTER, Side.BEFORE])
     return [(pair, side) for pair in range(pairs) for side in orders[pair % 2]]
 

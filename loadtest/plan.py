@@ -109,7 +109,7 @@ class Point:
 
     @property
     def n(self) -> int:
-        """What is varied: workers where CPU is the wall, partitions where a downstream is."""
+        """The number that is varied: workers where CPU is the limit, partitions where a downstream is."""
         return self.workers if self.work is Work.CPU else self.partitions
 
 

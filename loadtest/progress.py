@@ -25,7 +25,7 @@ class GroupProgress:
         self._committed = [0] * partitions
 
     def ends(self) -> list[int]:
-        """The offset behind the last record of each partition.
+        """The offset after the last record of each partition.
 
         Raises:
             StreamsError: the broker does not answer.

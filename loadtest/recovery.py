@@ -1,4 +1,4 @@
-"""How soon a worker is at work again: with its local state, and from Kafka alone."""
+"""Measure how long a restarted worker takes until it processes: with its local state, and from Kafka alone."""
 
 import shutil
 import time

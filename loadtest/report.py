@@ -96,7 +96,7 @@ class Run:
     latency_rate: float | None = None
     """Events per second at which latency was measured, where that is not the publish rate."""
     repetition: int | None = None
-    """Which of those of its setting it is, from 1."""
+    """Number of this repetition among those of its setting, from 1."""
     sustainable_rate: float | None = None
     """The highest measured rate, events per second, at which lag did not grow by more than 1% of it."""
     steady_s: float | None = None

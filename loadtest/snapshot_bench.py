@@ -205,7 +205,7 @@ def bench(
 
 
 def say(what: str, **facts: Any) -> None:
-    """Print progress."""
+    """Print a line of progress to standard error."""
     print(what, *(f"{name}={value}" for name, value in facts.items()), flush=True)
 
 

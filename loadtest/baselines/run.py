@@ -28,7 +28,7 @@ KAFKA_STREAMS: Final = "bench.kafka-streams"
 STEADY_EVENTS_PER_S: Final = 10_000
 STEADY_LEAD_MS: Final = 3_000
 UNIQUE_SHARE_MIN: Final = 0.93
-"""Of the traffic; the rest are copies."""
+"""Share of the traffic that is not a copy of another record."""
 JVM_OPTIONS: Final = ("-Xms1g", "-Xmx1g", "-XX:+UseParallelGC", "-Dorg.slf4j.simpleLogger.defaultLogLevel=error")
 """The heap is fixed, and the collector is the one with the most throughput."""
 

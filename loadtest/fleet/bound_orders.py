@@ -14,7 +14,7 @@ from loadtest.fleet.traffic import FleetShape
 from loadtest.fleet.whereabouts import Vehicles, Whereabouts
 
 ELSEWHERE: Final = 0.1
-"""Of the orders: their destination is not where the vehicle is when it delivers."""
+"""Share of the orders whose destination is not where the vehicle is when it delivers."""
 NEAR_M_MAX: Final = 60.0
 """Others are delivered within this distance of where the vehicle has reported to be."""
 AWAY_M: Final = (2_000.0, 6_000.0)

@@ -35,7 +35,7 @@ Integers = NDArray[np.int64]
 
 @dataclass(frozen=True, slots=True)
 class _Cells:
-    """The cells of a block in which there is an event, and what befalls it."""
+    """The cells of a block that have an event, and the fault of each."""
 
     index: NDArray[np.intp]
     """Into the grid of ticks and columns, row by row."""

@@ -24,17 +24,17 @@ class Mix:
     disordered: float = 0.05
     """Overtaken by newer events of the same device, but within lateness."""
     late: float = 0.004
-    """Overtaken, and behind lateness: their device's past is over."""
+    """Overtaken by newer events of the same device, and later than lateness allows."""
     buffered: float = 0.02
     """Stored by a device that was offline, and sent in one go, in order, when it is back."""
     zone_devices: int = 1
     """Not a share: devices that are offline at the same time, since they share their dead zones."""
     newest_first: float = 0.0
-    """Of the devices: those that send what they have stored in reverse."""
+    """Share of the devices that send stored events in reverse order."""
     parked: float = 0.0
-    """Of the time of a vehicle: parked, when it reports at every 30th tick only."""
+    """Share of the time in which a vehicle is parked and reports at every 30th tick only."""
     skewed: float = 0.01
-    """Of the devices: those whose clock is wrong."""
+    """Share of the devices whose clock is wrong."""
     clock_skew_ms_max: int = CLOCK_SKEW_MS_MAX
     """Not a share: how wrong such a clock is at most, in either direction."""
     zipf: float = 0.5
@@ -42,7 +42,7 @@ class Mix:
     version_2: float = 0.3
     """Written with version 2 of the schema."""
     speed_unknown: float = 0.02
-    """Of the positions: those without a speed."""
+    """Share of the positions without a speed."""
     not_framed: float = _REJECTS_SHARE
     unknown_schema: float = _REJECTS_SHARE
     malformed: float = _REJECTS_SHARE
@@ -72,7 +72,7 @@ _NO_SHARES: Final[dict[str, Any]] = {
     each.name: 0.0 for each in fields(Mix) if each.name not in {"paths", "clock_skew_ms_max", "zone_devices"}
 }
 NOTHING: Final = Mix(**_NO_SHARES)
-"""Nothing befalls anything."""
+"""No faults: every record is sent once, valid and in order."""
 
 
 def mix_of(pipeline: str, mix: Mix = REALISTIC) -> Mix:

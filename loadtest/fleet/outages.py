@@ -1,4 +1,4 @@
-"""When devices are offline: each now and then, for a while; what it stored meanwhile arrives when it is back. Pure.
+"""When devices are offline: each at times, for a while. Events that it stored arrive when it is online again. Pure.
 
 Time is cut into cycles, of another phase for each device, and each cycle holds one outage. Where it lies depends on the
 cycle's number alone, never on how the ticks are cut into blocks.

@@ -1,4 +1,4 @@
-"""Where the vehicles of simulated traffic will be: what orders are bound by that go where a vehicle goes."""
+"""Compute where the vehicles of simulated traffic will be; orders get destinations on the way of their vehicle."""
 
 from dataclasses import dataclass
 

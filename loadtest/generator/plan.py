@@ -50,7 +50,7 @@ class Plan:
     seed: int
     shape: FleetShape
     records: int
-    """At most so many."""
+    """Most records that are sent."""
     ends_ms: int | None
     """Records with this timestamp or a later one are not sent; None: `records` alone counts."""
     open_loop: bool

@@ -14,7 +14,7 @@ from loadtest.generator.tally import Tally, Window
 from streams.resilience.prefetch import built_ahead
 
 Stop = threading.Event
-"""Set by whoever wants it to end."""
+"""Event that another thread sets to stop the sender."""
 CHUNK_RECORDS: Final = 10_000
 """So many are sent between two looks at whether to stop."""
 

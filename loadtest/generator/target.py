@@ -16,7 +16,7 @@ from streams.schemas.client import Registry
 from streams.settings import Settings
 
 PREFIX: Final = "loadtest."
-"""Names of topics that are a load test's own begin so."""
+"""Prefix of the names of topics that belong to a load test."""
 
 
 def refuse_foreign_topic(topic: str) -> None:

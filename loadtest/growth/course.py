@@ -31,9 +31,9 @@ from streams.grow.run import Event, GrowthRun
 from streams.settings import Settings
 
 SHARE: Final = 0.6
-"""Of what the partitions before the growth let through: the rate before and during it."""
+"""Rate before and during the growth, as a share of what the partitions before it let through."""
 TIMES: Final = 3
-"""So many times as much comes after it."""
+"""Rate after the growth, as a multiple of the rate before it."""
 OVERLOAD: Final = 1.2
 DURING: Final = 3
 """So many times as long as the time before lasts the time that is called during the growth."""

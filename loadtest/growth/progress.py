@@ -24,7 +24,7 @@ class GrowingProgress(GroupProgress):
         self._looked_s = 0.0
 
     def ends(self) -> list[int]:
-        """The offset behind the last record of each partition.
+        """The offset after the last record of each partition.
 
         Raises:
             StreamsError: the broker does not answer.

@@ -92,7 +92,7 @@ class Report:
     duplicated: int = 0
     """Surplus appearances in clean and late together."""
     out_of_order: int = 0
-    """In clean behind an event of the same key that should follow them."""
+    """Events that stand in clean after an event of the same key that should follow them."""
     misplaced: int = 0
     """In late instead of clean, or the reverse."""
     unexpected: int = 0

@@ -50,7 +50,7 @@ class TripSum:
     stopped_ms: int = 0
     speed_max_kmh: float | None = None
     slack_mm: int = 0
-    """What another maths library may round the other way, of the distance."""
+    """Part of the distance, in mm, that another maths library may round differently."""
     rows: int = 0
     is_over: bool = False
     """All of its rows are there."""

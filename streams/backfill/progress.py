@@ -10,7 +10,7 @@ _WINDOW_S: Final = 30.0
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """A look at it."""
+    """How far a backfill is at one moment."""
 
     done: int
     """Offsets of the range, over all partitions; those of transaction markers count."""
@@ -21,7 +21,7 @@ class Progress:
 
     @property
     def part(self) -> float:
-        """From 0 to 1."""
+        """Share of the work that is done, from 0 to 1."""
         return self.done / self.total if self.total else 1.0
 
 

@@ -131,7 +131,7 @@ class _Pursuit:
         """By lane: where the current version has stopped."""
 
     def start(self) -> None:
-        """Start checking."""
+        """Start the checking thread. Call it once; `close` ends it."""
         self._thread.start()
 
     def close(self) -> None:

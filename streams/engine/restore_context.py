@@ -15,7 +15,7 @@ OnRows = Callable[[int, int], None]
 
 @dataclass(frozen=True, slots=True)
 class RestoreContext:
-    """Of one partition."""
+    """What a restore of one partition needs."""
 
     config: TaskConfig
     partition: int
@@ -28,7 +28,7 @@ class RestoreContext:
 
     @property
     def pipeline(self) -> Pipeline:
-        """What is declared."""
+        """The flow whose partition is restored."""
         return self.config.pipeline
 
     @property

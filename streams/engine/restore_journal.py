@@ -20,7 +20,7 @@ _PUTS_MAX: Final = 50_000
 
 
 class JournalReplay:
-    """Of one partition."""
+    """The replay of one partition's journal."""
 
     def __init__(self, context: RestoreContext, state: PartitionState, budget: RestoreBudget) -> None:
         self._context, self._state, self._budget = context, state, budget

@@ -35,7 +35,7 @@ class Reading(NamedTuple):
 
 @dataclass(slots=True)
 class _Told:
-    """Of one input."""
+    """What was last told to the children about one input."""
 
     strays: int
     progress: Progress | None = None

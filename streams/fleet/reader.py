@@ -56,7 +56,7 @@ class FleetReader:
         self._thread = threading.Thread(target=self._run, name="fleet reader", daemon=True)
 
     def start(self) -> None:
-        """Start reading."""
+        """Start the thread that reads the feeds. Call it once."""
         self._thread.start()
 
     def close(self, timeout_s: float = 5.0) -> None:

@@ -112,7 +112,7 @@ class Body:
         return b"".join(parts)
 
     def release(self) -> None:
-        """Let go of it."""
+        """Return the memory that the body was counted with."""
         self._budget.give_back(self._taken)
         self._taken = 0
 

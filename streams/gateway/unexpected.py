@@ -18,7 +18,7 @@ _NAMED_MAX: Final = 20
 
 
 class UnexpectedFields:
-    """Those of one source."""
+    """Counts fields in records of one source that are not among its known ones, and logs them."""
 
     def __init__(
         self,

@@ -42,7 +42,7 @@ class DeadLetterWatch:
         return self._rows
 
     def start(self) -> None:
-        """Start counting."""
+        """Start the thread that counts. Call it once."""
         self._thread.start()
 
     def stop(self) -> None:

@@ -114,7 +114,7 @@ class Watcher:
         self._listeners.append(listener)
 
     def start(self) -> None:
-        """Start the thread."""
+        """Start the rounds and the count of dead letters, each in a thread of its own. Call it once."""
         self._quiet_since_s = time.monotonic()
         self._dead_letters.start()
         self._thread.start()

@@ -29,7 +29,7 @@ class SnapshotDamaged(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """One that is there."""
+    """A snapshot that the object store has; its manifest may be unreadable."""
 
     name: str
     """Of its manifest's object."""

@@ -67,7 +67,7 @@ class Checkpoint:
         )
 
     def pack(self) -> bytes:
-        """Bytes for the store."""
+        """The checkpoint as the value of its row in the store."""
         growth = self.growth.as_json()
         plain = json.dumps({name: getattr(self, name) for name in _PLAIN} | ({"growth": growth} if growth else {}))
         return f'{plain[:-1]}, "identity": {self.identity.text}}}'.encode()

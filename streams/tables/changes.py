@@ -49,7 +49,7 @@ class Reader:
         self.is_cut_off = False
 
     def deliver(self, chunk: Chunk) -> None:
-        """Have changes sent."""
+        """Queue changes for this reader. It is cut off if the queue would exceed `CHANGES_QUEUE_BYTES_MAX`."""
         event = chunk.event(self.view)
         with self._lock:
             if self.is_cut_off or not event:

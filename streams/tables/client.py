@@ -33,7 +33,7 @@ class NotFound(StreamsError):
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """Of a worker."""
+    """A worker's answer to a request."""
 
     body: bytes
     headers: Mapping[str, str]

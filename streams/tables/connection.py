@@ -72,7 +72,7 @@ class Connection(asyncio.Protocol):
         return b"".join(b"%s: %s\r\n" % pair for pair in self._server.default_headers)
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Begin."""
+        """Keep the transport; asyncio calls it once for each connection."""
         if not isinstance(transport, asyncio.Transport):
             raise TypeError(transport)
         self._transport = transport

@@ -24,7 +24,7 @@ _STAYS_OPEN: Final = b"keep-alive"
 
 @dataclass(frozen=True, slots=True)
 class Head:
-    """Of a request."""
+    """The head of a request: its target and its header lines."""
 
     target: bytes
     """Path, and query where there is one."""

@@ -40,7 +40,7 @@ class Owner:
 
     @property
     def url(self) -> str:
-        """Of its web server."""
+        """Base URL of the worker's web server."""
         return f"http://{self.address}"
 
 
@@ -96,7 +96,7 @@ class Owners:
         return await asyncio.shield(self._looking)
 
     def close(self) -> None:
-        """Ask no more."""
+        """Stop asking for the group's members; does not wait."""
         self._thread.submit(self._end)
         self._thread.shutdown(wait=False)
 

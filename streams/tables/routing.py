@@ -59,7 +59,7 @@ class Question:
     authorization: str | None
 
     def headers(self, accept: str) -> dict[str, str]:
-        """For another worker."""
+        """Headers of a request that is passed on to another worker."""
         found = {ROUTED: "1", "Accept": accept}
         return found if self.authorization is None else found | {"Authorization": self.authorization}
 

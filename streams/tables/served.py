@@ -16,7 +16,7 @@ from streams.tables.stored import FlowState, StoredTables
 
 @dataclass(frozen=True)
 class ServedFlow:
-    """Of one flow."""
+    """What a worker serves of one flow's tables."""
 
     pipeline: Pipeline
     tables: Mapping[str, TableShape]

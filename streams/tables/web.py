@@ -69,7 +69,7 @@ class TablesWeb:
         self._is_closed = False
 
     def routes(self) -> list[Route]:
-        """To be served."""
+        """Routes of the tables, for the worker's web application."""
         return [
             Route("/tables", self._guarded("list", self._list)),
             Route("/tables/{rest:path}", self._dispatched()),

@@ -55,7 +55,7 @@ class CoreThread:
         self._thread.submit(work)
 
     def close(self) -> None:
-        """Accept no more calls."""
+        """Accept no more calls. Calls that were submitted before still run; does not wait for them."""
         self._thread.shutdown(wait=False)
 
     def _hand_over(self, work: Callable[[], None]) -> "Future[None]":

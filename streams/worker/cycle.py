@@ -243,7 +243,7 @@ class CommitCycle:
         self._ownership.reload(after_s=after_s)
 
     def _commit(self, end: CycleEnd, tasks: dict[int, PartitionTask], account: CycleAccount) -> None:
-        """In the commit thread."""
+        """Run the steps of the commit; called in the commit thread."""
         started_s = self._clock.monotonic_s()
         with self._trace.committing(account.records):
             try:

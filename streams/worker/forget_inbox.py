@@ -32,7 +32,7 @@ class ForgetInbox:
         self._thread = threading.Thread(target=self._run, name=f"{flow.name}-forget", daemon=True)
 
     def start(self) -> None:
-        """Start reading."""
+        """Start the thread that reads requests. Call it once; until it has read, `asked` returns None."""
         self._thread.start()
 
     def asked(self) -> AskedToForget | None:

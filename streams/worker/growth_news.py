@@ -51,11 +51,11 @@ class KafkaGrowthNews:
         self._thread = threading.Thread(target=self._run, name=f"{pipeline.name}-growth", daemon=True)
 
     def start(self) -> None:
-        """Start reading."""
+        """Start the thread that reads the growth topic. Call it once."""
         self._thread.start()
 
     def close(self) -> None:
-        """Stop reading."""
+        """Stop the thread, if it was started, and close the connection to the topic."""
         self._stop.set()
         if self._thread.is_alive():
             self._thread.join(timeout=2 * _WAIT_S)

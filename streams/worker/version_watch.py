@@ -95,11 +95,11 @@ class VersionWatch:
         self._thread = threading.Thread(target=self._run, name="versions", daemon=True)
 
     def start(self) -> None:
-        """Start watching."""
+        """Start the thread that reads the versions of flows every `LOOK_S` seconds. Call it once."""
         self._thread.start()
 
     def close(self) -> None:
-        """Stop watching."""
+        """Stop the thread and wait for it for a limited time. May be called from that thread, which does not wait."""
         self._stop.set()
         if self._thread.ident is not None and self._thread is not threading.current_thread():
             self._thread.join(_CLOSE_S)

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from docsite import __main__ as command
 from docsite import built
 from docsite.drawings.__main__ import FIGURES, FOLDER
 from docsite.markdown import for_the_site
@@ -109,6 +110,41 @@ def test_what_a_built_page_lacks_or_loads_from_elsewhere_is_told(tmp_path: Path)
         "a.html: dead link c.html",
     ] == list(built.wrong(tmp_path))
     assert ["https://example.org"] == built.outside(tmp_path)
+
+
+def test_scripts_styles_fonts_and_images_of_another_host_are_told(tmp_path: Path) -> None:
+    (tmp_path / "404.html").write_text('<script src="https://example.org/x.js"></script>')
+    (tmp_path / "a.html").write_text(
+        '<img srcset="https://example.org/a.png 2x"><style>@import "https://example.org/a.css";</style>'
+        '<p style="background: url(//example.org/b.png)"><svg><use href="#here"/></svg><pre class="mermaid"></pre>'
+    )
+    (tmp_path / "fonts.css").write_text(
+        "@font-face{src:url('https://example.org/f.woff2')}a{background:url(data:image/png;base64,AA)}b{src:url(b.png)}"
+    )
+    assert [
+        "404.html: loads https://example.org/x.js",
+        "a.html: loads https://example.org/a.png",
+        "a.html: loads https://example.org/a.css",
+        "a.html: loads //example.org/b.png",
+        "a.html: has a diagram, for which the theme loads a script from unpkg.com",
+        "fonts.css: loads https://example.org/f.woff2",
+    ] == list(built.wrong(tmp_path))
+
+
+def test_the_site_that_is_served_is_the_one_that_was_checked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    builder = tmp_path / "zensical"
+    builder.write_text(
+        "#!/bin/sh\nmkdir -p site/javascripts && touch site/javascripts/iframe-worker.js\n"
+        """echo '<script src="https://unpkg.com/iframe-worker/shim"></script>' > site/index.html\n"""
+    )
+    builder.chmod(0o700)
+    served: list[tuple[Path, int]] = []
+    monkeypatch.setattr(command, "TARGET", tmp_path)
+    monkeypatch.setattr(command, "stage", lambda target: target)
+    monkeypatch.setattr(command, "serve_folder", lambda site, port: served.append((site, port)))
+    command.serve(builder, 8001)
+    assert [(tmp_path / "site", 8001)] == served
+    assert "unpkg" not in (tmp_path / "site" / "index.html").read_text()
 
 
 def test_words_that_the_project_does_not_use_are_found_in_prose_and_not_in_code(tmp_path: Path) -> None:

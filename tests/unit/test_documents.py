@@ -58,6 +58,14 @@ def test_every_link_of_a_page_leads_somewhere(page: Path) -> None:
     assert [] == list(_dead(page))
 
 
+@pytest.mark.parametrize("page", [ROOT / "ARCHITECTURE.md", DOCS / "modules.md", *DECISIONS.glob("*.md")], ids=_name)
+def test_every_module_that_a_page_places_in_a_folder_is_there(page: Path) -> None:
+    named = {*re.findall(r"`((?:\w+/)+\w+\.py)`", page.read_text(encoding="utf-8"))}
+    folders = ("streams", "logistics", "loadtest", "docsite", "tests", "deploy", "native")
+    files = [f"/{path.relative_to(ROOT)}" for folder in folders for path in (ROOT / folder).rglob("*.py")]
+    assert [] == [name for name in sorted(named) if not any(file.endswith(f"/{name}") for file in files)]
+
+
 def test_the_readme_is_short() -> None:
     assert WORDS_MAX >= len((ROOT / "README.md").read_text(encoding="utf-8").split())
 

@@ -55,7 +55,7 @@ class Notifier:
         ]
 
     def start(self) -> None:
-        """Start sending."""
+        """Start a sending thread for each target. Call it once."""
         for thread in self._threads:
             thread.start()
 

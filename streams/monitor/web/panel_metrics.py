@@ -37,7 +37,7 @@ class PanelMetrics:
         ]
 
     def start(self) -> None:
-        """Start querying."""
+        """Start a querying thread for each source. Call it once."""
         for thread in self._threads:
             thread.start()
 

@@ -112,7 +112,7 @@ class JoinInterval(JoinSpec):
 
 
 class JoinIntervalOperator(JoinOperator[JoinInterval]):
-    """Of one partition."""
+    """The interval join of one partition."""
 
     def __init__(self, spec: JoinInterval, context: OperatorContext) -> None:
         (left_dtype, right_dtype), kept = spec.dtypes, context.home.kept

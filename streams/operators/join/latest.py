@@ -75,7 +75,7 @@ class JoinLatest(JoinSpec):
 
 
 class JoinLatestOperator(JoinOperator[JoinLatest]):
-    """Of one partition."""
+    """The join with the latest row, of one partition."""
 
     def __init__(self, spec: JoinLatest, context: OperatorContext) -> None:
         self.right = KeptRows(

@@ -108,7 +108,7 @@ class JoinTable(JoinSpec):
 
 
 class JoinTableOperator(JoinOperator[JoinTable]):
-    """Of one partition."""
+    """The join with a table, of one partition."""
 
     def __init__(self, spec: JoinTable, context: OperatorContext) -> None:
         kept = context.home.kept

@@ -56,7 +56,7 @@ class _Chunk:
 
     @property
     def event_time_min(self) -> int:
-        """Of the oldest."""
+        """Event time of the oldest held event, in milliseconds."""
         return int(self.events.event_time[0])
 
     def after(self, released: int) -> "_Chunk":

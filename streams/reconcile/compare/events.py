@@ -63,7 +63,7 @@ def _only_late(
 
 
 class _Comparison:
-    """Of one key."""
+    """The comparison of one key's events."""
 
     def __init__(
         self, scope: Scope, key: bytes, due: KeyHistory, seen: KeyOutputs, decode: Decode, findings: Findings

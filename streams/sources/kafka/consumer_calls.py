@@ -33,7 +33,7 @@ def seek(consumer: Consumer, reader: NativeReader | None, here: TopicPartition) 
 
 
 def assign_again(consumer: Consumer, reader: NativeReader | None, here: TopicPartition) -> None:
-    """Assign a partition again, of which the client has stopped fetching, since an offset was out of range.
+    """Assign a partition again: the client has stopped fetching it, since an offset was out of range.
 
     What the client keeps of a partition that it does not read may be gone, and where its records are forwarded to is
     forgotten when its fetcher stops, some time after `incremental_unassign`. So the reader is attached twice: before,
