@@ -11,8 +11,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Literal
 
+import httpx2 as httpx
 import obstore
 from obstore.store import S3Store
 
@@ -136,14 +137,19 @@ class S3Server:
         return Bucket(name, self.endpoint)
 
     def _create(self, name: str) -> None:
-        """Create a bucket: an object store's client has no call for it, so the request is signed as a URL."""
-        import httpx2 as httpx
+        self._ask("PUT", name, httpx.codes.OK, httpx.codes.CONFLICT)
 
-        # An object named "" of a bucket of this name.
-        url = obstore.sign(Bucket(name, self.endpoint).store, "PUT", "", expires_in=_MINUTE)
-        answer = httpx.put(url)
-        if answer.status_code not in {httpx.codes.OK, httpx.codes.CONFLICT}:
-            raise OSError(f"the bucket {name} cannot be created: {answer.status_code} {answer.text[:200]}")
+    def delete(self, bucket: Bucket) -> None:
+        """Delete a bucket with what is in it."""
+        bucket.empty()
+        self._ask("DELETE", bucket.name, httpx.codes.NO_CONTENT, httpx.codes.NOT_FOUND)
+
+    def _ask(self, method: Literal["PUT", "DELETE"], name: str, *expected: int) -> None:
+        """Ask for a bucket itself, for which clients of object stores have no call: an object without a name in it."""
+        url = obstore.sign(Bucket(name, self.endpoint).store, method, "", expires_in=_MINUTE)
+        answer = httpx.request(method, url)
+        if answer.status_code not in expected:
+            raise OSError(f"{method} of the bucket {name}: {answer.status_code} {answer.text[:200]}")
 
     def kill(self) -> None:
         """As a power cut."""

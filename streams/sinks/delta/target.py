@@ -15,6 +15,7 @@ from deltalake import CommitProperties, DeltaTable, Schema, Transaction, write_d
 from deltalake.exceptions import CommitFailedError, DeltaError, SchemaMismatchError, TableNotFoundError
 
 from streams.masking import PERSONAL_MASK, masked
+from streams.object_stores import cause_of
 from streams.sinks.delta.layout import DAY, DELETED, PARTITION, changes_of, missing_fields, schema_of, table_of
 from streams.sinks.target import TakenOver, TargetBatch, TargetColumn, TargetMismatch, TargetUnavailable
 
@@ -207,6 +208,8 @@ def _may_quote(error: BaseException) -> bool:
 
 def words(error: BaseException) -> str:
     """The error in one line, without secrets."""
+    if why := cause_of(error):
+        return why
     first = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
     return masked(first)
 
