@@ -25,15 +25,23 @@ _CREDENTIALS: Final = (
     "there are no credentials: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or give the machine a role"
 )
 _PLAIN_HTTP: Final = "the endpoint is http, without encryption: use https, or allow it by AWS_ALLOW_HTTP=true"
-_REGION: Final = "the bucket is in another region: see AWS_REGION"
-_ENDPOINT: Final = "see AWS_ENDPOINT_URL"
+_NO_CONNECTION: Final = "nothing answers at {host}: see AWS_ENDPOINT_URL, or the store is down"
+_SIGNS: Final = (
+    ("/latest/api/token", _CREDENTIALS),
+    ("/latest/meta-data/iam/", _CREDENTIALS),
+    ("URL scheme is not allowed", _PLAIN_HTTP),
+    ("builder error", _PLAIN_HTTP),
+    ("Received redirect without LOCATION", "the bucket is in another region: see AWS_REGION"),
+    ("client error (Connect)", _NO_CONNECTION),
+    ("tcp connect error", _NO_CONNECTION),
+    ("dns error", _NO_CONNECTION),
+    ("timed out", "{host} does not answer in time"),
+)
+"""What libraries say where there was no answer of the store itself; the first two are asked for credentials of a role."""
 _COLOURS: Final = re.compile(r"\x1b\[[0-9;]*m")
 _CODE: Final = re.compile(r"<Code>([A-Za-z]+)</Code>")
-_REQUEST: Final = re.compile(r"Error performing [A-Z]+ (https?://[^/\s]+)(/[^\s?]*)?")
+_REQUEST: Final = re.compile(r"Error performing [A-Z]+ (https?://[^/\s]+)")
 _STATUS: Final = re.compile(r"Server returned non-2xx status code\W+(\d{3} [A-Za-z ]+)")
-_OF_ROLES: Final = ("/latest/api/token", "/latest/meta-data/iam/")
-"""Paths at which a machine is asked for the credentials of its role."""
-_NO_CONNECTION: Final = ("client error (Connect)", "tcp connect error", "Connection refused", "dns error")
 _OF_USERS: Final = (
     "allow_http", "allow_invalid_certificates", "proxy_url", "proxy_ca_certificate", "proxy_excludes", "timeout",
     "connect_timeout",
@@ -53,25 +61,18 @@ def client_options(environment: Mapping[str, str], ours: Mapping[str, Any]) -> d
 def cause_of(error: BaseException | str) -> str:
     """Why an object store refuses, in a line without secrets; empty where the error does not say."""
     text = _COLOURS.sub("", str(error))
-    request = _REQUEST.search(text)
-    if request is not None and (request[2] or "").startswith(_OF_ROLES):
-        return _CREDENTIALS
-    if "URL scheme is not allowed" in text or "builder error" in text:
-        return _PLAIN_HTTP
-    if "Received redirect without LOCATION" in text:
-        return _REGION
     code = _CODE.search(text)
     if code is not None and code[1] in _CODES:
         return f"{_CODES[code[1]]} ({code[1]})"
+    request = _REQUEST.search(text)
     host = "the store" if request is None else request[1]
-    if any(sign in text for sign in _NO_CONNECTION):
-        return f"nothing answers at {host}: {_ENDPOINT}, or the store is down"
-    if "timed out" in text:
-        return f"{host} does not answer in time"
+    for sign, why in _SIGNS:
+        if sign in text:
+            return why.format(host=host)
     status = _STATUS.search(text)
-    if status is not None:
-        return f"{host} answers {status[1].strip()}" + (f" ({code[1]})" if code is not None else "")
-    return ""
+    if status is None:
+        return ""
+    return f"{host} answers {status[1].strip()}" + ("" if code is None else f" ({code[1]})")
 
 
 def is_without_bucket(error: BaseException) -> bool:

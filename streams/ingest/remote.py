@@ -176,7 +176,7 @@ def _names(obstore: Any, store: Any, path: str, address: str) -> list[str]:
 
 
 def _copy_object(obstore: Any, store: Any, name: str, target: Path, shown: str, progress: Progress) -> None:
-    """Copy one version of an object. A request lasts as long as its timeout at most: another one brings what is left."""
+    """Copy one version of an object. A request ends at its timeout: another one brings what is left."""
     found = obstore.get(store, name)
     size, done = int(found.meta["size"]), 0
     version = found.meta.get("e_tag")

@@ -1,7 +1,6 @@
 """One S3 server for the tests of this folder, and a bucket for each of them."""
 
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 

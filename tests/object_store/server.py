@@ -21,7 +21,7 @@ from streams.local.ports import HOST, free_port, is_open
 from tests.left_out import weed
 
 ACCESS_KEY: Final = "test-access-key"
-SECRET_KEY: Final = "s3cret-of-the-tests"  # noqa: S105: of a server that lives as long as a test
+SECRET_KEY: Final = "s3cret-of-the-tests"  # noqa: S105  of a server that lives as long as a test
 READER_KEY: Final = "test-reader-key"
 """Of one that may list and read, and write nothing."""
 REGION: Final = "eu-central-1"
@@ -85,6 +85,7 @@ class S3Server:
             self._ports[name] = free_port(*self._ports.values())
         self._process: subprocess.Popen[bytes] | None = None
         (folder / "data").mkdir(parents=True)
+        (folder / "master.toml").write_text("[master.volume_growth]\ncopy_1 = 1\n", encoding="utf-8")
         (folder / "users.json").write_text(json.dumps(_users()), encoding="utf-8")
 
     @property
@@ -98,7 +99,7 @@ class S3Server:
             "dir": self._folder / "data", "ip": HOST, "ip.bind": HOST, "filer": "true", "s3": "true",
             "master.port": port["master"], "master.port.grpc": port["master.grpc"], "master.telemetry": "false",
             "master.volumeSizeLimitMB": 64, "volume.port": port["volume"], "volume.port.grpc": port["volume.grpc"],
-            "volume.max": 100, "volume.preStopSeconds": 0, "filer.port": port["filer"],
+            "volume.max": 1_000, "volume.preStopSeconds": 0, "filer.port": port["filer"],
             "filer.port.grpc": port["filer.grpc"], "filer.localSocket": self._folder / "filer.sock",
             "s3.port": port["s3"], "s3.port.grpc": port["s3.grpc"], "s3.port.iceberg": 0, "s3.port.lance": 0,
             "s3.localSocket": self._folder / "s3.sock", "s3.config": self._folder / "users.json",

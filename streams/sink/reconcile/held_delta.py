@@ -10,7 +10,7 @@ from streams.errors import StreamsError
 from streams.sink.reconcile.compare import HeldRow
 from streams.sink.reconcile.held import plain_values, rows_of
 from streams.sinks.delta.layout import OFFSET, PARTITION, schema_of, table_of
-from streams.sinks.delta.target import words
+from streams.sinks.delta.target import options_of, words
 from streams.sinks.target import TargetBatch, TargetColumn
 
 
@@ -30,7 +30,7 @@ class DeltaHeld:
         self._schema = schema_of(columns, day_of)
         self._day_of = day_of
         try:
-            self._table = DeltaTable(url)
+            self._table = DeltaTable(url, storage_options=options_of(url))
         except (DeltaError, OSError) as error:
             raise self._unread(error) from None
 
