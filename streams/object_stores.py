@@ -7,6 +7,8 @@ import re
 from collections.abc import Mapping
 from typing import Any, Final
 
+from streams.masking import without_credentials
+
 _NO_BUCKET: Final = "NoSuchBucket"
 _CODES: Final = {
     _NO_BUCKET: "there is no such bucket: create it, or correct the address",
@@ -37,7 +39,7 @@ _SIGNS: Final = (
     ("dns error", _NO_CONNECTION),
     ("timed out", "{host} does not answer in time"),
 )
-"""What libraries say where there was no answer of the store itself; the first two are asked for credentials of a role."""
+"""What libraries say where there was no answer of the store itself; the first two: of the service for roles."""
 _COLOURS: Final = re.compile(r"\x1b\[[0-9;]*m")
 _CODE: Final = re.compile(r"<Code>([A-Za-z]+)</Code>")
 _REQUEST: Final = re.compile(r"Error performing [A-Z]+ (https?://[^/\s]+)")
@@ -65,7 +67,7 @@ def cause_of(error: BaseException | str) -> str:
     if code is not None and code[1] in _CODES:
         return f"{_CODES[code[1]]} ({code[1]})"
     request = _REQUEST.search(text)
-    host = "the store" if request is None else request[1]
+    host = "the store" if request is None else without_credentials(request[1])
     for sign, why in _SIGNS:
         if sign in text:
             return why.format(host=host)

@@ -25,6 +25,7 @@ COLOURED = (
             "nothing answers at http://127.0.0.1:29836",
         ),
         (ASKED + "HTTP error: error sending request\n operation timed out", "does not answer in time"),
+        ("Error performing GET http://me:s3cret@host:9/b in 1ms - dns error", "nothing answers at http://host:9:"),
         ("Generic S3 error: Received redirect without LOCATION, this normally", "see AWS_REGION"),
         ("Error performing PUT http://10.0.0.1/latest/api/token in 1ms - HTTP error", "there are no credentials"),
     ],
