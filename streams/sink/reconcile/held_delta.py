@@ -7,10 +7,10 @@ from deltalake import DeltaTable
 from deltalake.exceptions import DeltaError
 
 from streams.errors import StreamsError
-from streams.masking import masked
 from streams.sink.reconcile.compare import HeldRow
 from streams.sink.reconcile.held import plain_values, rows_of
 from streams.sinks.delta.layout import OFFSET, PARTITION, schema_of, table_of
+from streams.sinks.delta.target import options_of, words
 from streams.sinks.target import TargetBatch, TargetColumn
 
 
@@ -30,7 +30,7 @@ class DeltaHeld:
         self._schema = schema_of(columns, day_of)
         self._day_of = day_of
         try:
-            self._table = DeltaTable(url)
+            self._table = DeltaTable(url, storage_options=options_of(url))
         except (DeltaError, OSError) as error:
             raise self._unread(error) from None
 
@@ -60,5 +60,4 @@ class DeltaHeld:
         return rows_of(table.column(PARTITION).to_pylist(), table.column(OFFSET).to_pylist(), values)
 
     def _unread(self, error: Exception) -> StreamsError:
-        text = masked(str(error).strip().partition("\n")[0])
-        return StreamsError(f"the Delta table {self._url} cannot be read: {text}")
+        return StreamsError(f"the Delta table {self._url} cannot be read: {words(error)}")

@@ -8,7 +8,7 @@ from deltalake import DeltaTable
 from deltalake.exceptions import CommitFailedError, DeltaError
 
 from streams.errors import StreamsError, UsageError
-from streams.sinks.delta.target import words
+from streams.sinks.delta.target import options_of, words
 
 RETENTION_HOURS_MIN: Final = 1
 
@@ -30,7 +30,7 @@ def compact(url: str, storage_options: Mapping[str, str] | None = None) -> Compa
 
     """
     try:
-        table = DeltaTable(url, storage_options=dict(storage_options or {}) or None)
+        table = DeltaTable(url, storage_options=options_of(url, storage_options))
         before = len(table.file_uris())
         table.optimize.compact()
         return Compacted(before, len(table.file_uris()), table.version())
@@ -57,7 +57,7 @@ def vacuum(
     if retention_hours < RETENTION_HOURS_MIN:
         raise UsageError(f"files are kept for {RETENTION_HOURS_MIN} hour at least: one may be of a commit under way")
     try:
-        table = DeltaTable(url, storage_options=dict(storage_options or {}) or None)
+        table = DeltaTable(url, storage_options=options_of(url, storage_options))
         return table.vacuum(retention_hours, dry_run=dry_run, enforce_retention_duration=False)
     except (DeltaError, OSError) as error:
         raise StreamsError(f"{url}: {words(error)}") from None

@@ -15,10 +15,14 @@ from deltalake import CommitProperties, DeltaTable, Schema, Transaction, write_d
 from deltalake.exceptions import CommitFailedError, DeltaError, SchemaMismatchError, TableNotFoundError
 
 from streams.masking import PERSONAL_MASK, masked
+from streams.object_stores import cause_of
 from streams.sinks.delta.layout import DAY, DELETED, PARTITION, changes_of, missing_fields, schema_of, table_of
 from streams.sinks.target import TakenOver, TargetBatch, TargetColumn, TargetMismatch, TargetUnavailable
 
 Result = TypeVar("Result")
+
+_OPTIONS: Final = {"max_retries": "3", "retry_timeout": "20s", "connect_timeout": "5s"}
+"""Of connections to an object store: without these a store that hangs is known to be away after three minutes."""
 
 OPEN_ATTEMPTS: Final = 20
 """Several processes of a sink open their partitions at the same time, each in a commit of its own."""
@@ -43,7 +47,7 @@ class DeltaTarget:
         self._masks = masks_values
         self._url, self._key, self._day_of = url, tuple(key), day_of
         self._names = f"streams/{sink}/{topic_id}"
-        self._columns, self._options = tuple(columns), dict(storage_options or {}) or None
+        self._columns, self._options = tuple(columns), options_of(url, storage_options)
         self._schema = schema_of(columns, day_of)
         self._table: DeltaTable | None = None
         self._epochs: dict[int, int] = {}
@@ -205,8 +209,16 @@ def _may_quote(error: BaseException) -> bool:
     return isinstance(error, pa.ArrowException) and not isinstance(error, OSError)
 
 
+def options_of(url: str, options: Mapping[str, str] | None = None) -> dict[str, str] | None:
+    """Options of the connection to a table; those given come first. Credentials are taken from the environment."""
+    is_remote = "://" in url and not url.startswith("file://")
+    return ({**_OPTIONS} if is_remote else {}) | dict(options or {}) or None
+
+
 def words(error: BaseException) -> str:
     """The error in one line, without secrets."""
+    if why := cause_of(error):
+        return why
     first = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
     return masked(first)
 
