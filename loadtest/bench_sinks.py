@@ -30,7 +30,6 @@ from streams.avro.framing import SchemaKey
 from streams.avro.resolve import Plan, build_plan, without_logical_types
 from streams.batch.records import Records
 from streams.batch.rejects import DeadLetter
-from streams.resilience.breaker import Guard
 from streams.schemas.catalog import Catalog
 from streams.sink.batches import prepared
 from streams.sink.decoding import RowDecoder
@@ -100,7 +99,7 @@ class Bench:
     def _written(self, target: Target, key: Sequence[str]) -> float:
         target.prepare()
         target.open(range(PARTITIONS))
-        writer = Writer(target, self._decoder(), _NoLetters(), key=key, guard=Guard("bench"))
+        writer = Writer(target, self._decoder(), _NoLetters(), key=key)
         started = time.perf_counter()
         for records in self.batches:
             writer.write(records)
