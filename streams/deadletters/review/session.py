@@ -64,6 +64,7 @@ class ReplaySession:
             transactional_id=f"{DLQ_PREFIX}{source}",
             source=source,
             retrier=Retrier(stop, say=_say),
+            waits_for_rights=False,
         )
         fenced = (
             f"another replay or discard of {source} has started, this one stops: "

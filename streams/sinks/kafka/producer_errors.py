@@ -8,6 +8,9 @@ from streams.kafka.bounded import ClientHangs
 
 FENCED: Final = frozenset({KafkaError._FENCED, KafkaError.INVALID_PRODUCER_EPOCH, KafkaError.PRODUCER_FENCED})  # noqa: SLF001 - public constants of librdkafka
 """Another producer has the transactional id, unless the broker gave this one up for being slow (docs/adr/0005)."""
+_NO_RIGHT: Final = frozenset(
+    {KafkaError.TRANSACTIONAL_ID_AUTHORIZATION_FAILED, KafkaError.CLUSTER_AUTHORIZATION_FAILED}
+)
 UNANSWERED: Final = frozenset(
     {
         KafkaError._TIMED_OUT,  # noqa: SLF001 - public constants of librdkafka
@@ -23,6 +26,13 @@ def not_fenced(error: BaseException) -> bool:
     if isinstance(error, ClientHangs):
         return True
     return isinstance(error, KafkaException) and error.args[0].code() not in FENCED
+
+
+def not_refused(error: BaseException) -> bool:
+    """The same for a command that a person waits for: a right that is lacking does not come by waiting."""
+    if isinstance(error, KafkaException) and error.args[0].code() in _NO_RIGHT:
+        return False
+    return not_fenced(error)
 
 
 def commit_may_be_asked_again(error: BaseException) -> bool:

@@ -31,7 +31,7 @@ from streams.sinks.kafka.fencing import Fencing
 from streams.sinks.kafka.group_offsets import offsets_of
 from streams.sinks.kafka.open_producer import opened_producer, producer_config
 from streams.sinks.kafka.produce import QUEUE_FULL, GivesBatch, GivesEach, give_one
-from streams.sinks.kafka.producer_errors import FENCED, UNANSWERED, commit_may_be_asked_again, not_fenced
+from streams.sinks.kafka.producer_errors import FENCED, UNANSWERED, commit_may_be_asked_again, not_fenced, not_refused
 from streams.sinks.kafka.refusal import REFUSALS, RefusalSearch
 
 log = structlog.get_logger(__name__)
@@ -65,13 +65,15 @@ class KafkaTransactions:
         retrier: Retrier,
         timeout_ms: int = TRANSACTION_TIMEOUT_MS,
         reopen_s_max: float | None = None,
+        waits_for_rights: bool = True,
         native: NativeClients | None = None,
         further: Sequence[str] = (),
     ) -> None:
         """Configure; `reopen` connects. Stopping `retrier` ends every wait early.
 
         `timeout_ms`: how long a transaction may be open before the broker aborts it. `reopen_s_max`: how long `reopen`
-        goes on trying (None: as long as it takes). With `native`, records are given to the client a batch at a time;
+        goes on trying (None: as long as it takes); without `waits_for_rights` it ends when the broker says that the
+        principal may not use the transactional id. With `native`, records are given to the client a batch at a time;
         what comes of it is the same. `further` are topics whose positions are committed with those in the source.
 
         """
@@ -80,6 +82,7 @@ class KafkaTransactions:
         self._inputs = (source, *further)
         self._retrier = retrier
         self._reopen = replace(_REOPEN, give_up_s=reopen_s_max)
+        self._passing = not_fenced if waits_for_rights else not_refused
         self._settle_s = _SETTLE_TIMEOUT_S if reopen_s_max is None else min(_SETTLE_TIMEOUT_S, reopen_s_max)
         self._clients = native
         self._producer: Producer | None = None
@@ -111,7 +114,7 @@ class KafkaTransactions:
             self._retrier.call(
                 "the broker does not give a producer yet",
                 self._new_producer,
-                passing=not_fenced,
+                passing=self._passing,
                 backoff=self._reopen,
             )
         except (KafkaException, ClientHangs) as error:
