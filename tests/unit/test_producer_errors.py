@@ -15,6 +15,6 @@ from streams.sinks.kafka.producer_errors import not_fenced, not_refused
         (KafkaError.PRODUCER_FENCED, False, False),
     ],
 )
-def test_a_worker_waits_for_a_right_and_a_command_does_not(code: int, worker: bool, command: bool) -> None:  # noqa: FBT001
+def test_a_worker_waits_for_a_right_and_a_command_does_not(code: int, worker: bool, command: bool) -> None:
     error = KafkaException(KafkaError(code))
     assert (not_fenced(error), not_refused(error)) == (worker, command)
