@@ -79,9 +79,12 @@ class Targets:
         from deltalake.exceptions import DeltaError, TableNotFoundError  # noqa: PLC0415
 
         columns = ("device_id", "events", "odometer_km")
+        nothing = "The sinks have written nothing yet, so there is nothing to query: let the demo run a little longer."
         try:
             with psycopg.connect(self.url) as connection:
                 rows = connection.execute(f"select {', '.join(columns)} from vehicles").fetchall()  # noqa: S608
+            if not rows:  # the table comes before its first row
+                raise StreamsError(nothing)
             found: dict[str, Any] = {
                 "vehicles": pa.table([list(column) for column in zip(*rows, strict=True)], names=columns),
                 "minutes": DeltaTable(str(self.lake / "minutes")).to_pyarrow_dataset(),
@@ -92,8 +95,7 @@ class Targets:
                 answer = database.sql(QUERY)
                 return f"{QUERY}\n\n{answer}"
         except (psycopg.errors.UndefinedTable, TableNotFoundError):
-            why = "The sinks have written nothing yet, so there is nothing to query: let the demo run a little longer."
-            raise StreamsError(why) from None
+            raise StreamsError(nothing) from None
         except (psycopg.Error, DeltaError, duckdb.Error, ValueError) as error:
             first = str(error).strip().partition("\n")[0]
             raise StreamsError(f"The tables of the sinks cannot be read: {first}") from None

@@ -9,6 +9,7 @@ from pathlib import Path
 from urllib.request import urlopen
 
 import psutil
+import psycopg
 import pytest
 
 from streams.local.stack import Stack, recorded_stack
@@ -169,11 +170,23 @@ def test_the_tour_shows_and_counts_everything_on_a_stack_that_runs_and_is_left(s
     assert [] == [line for line in processes_of(demo.directory) if "java" not in line]
 
 
+def has_vehicles(printed: str) -> bool:
+    """Whether the sink has written rows into the demo's PostgreSQL."""
+    url = re.search(r"PostgreSQL +(\S+) \(table vehicles\)", printed)
+    assert url is not None, printed
+    try:
+        with psycopg.connect(url[1]) as connection:
+            return connection.execute("select count(*) from vehicles").fetchone() != (0,)
+    except psycopg.errors.UndefinedTable:
+        return False
+
+
 @pytest.mark.slow  # a PostgreSQL and two sinks more
 def test_with_sinks_a_query_over_postgres_and_delta_ends_it(demo: Demo) -> None:
     process = demo.start("--with-sinks", stdin=subprocess.PIPE)
     minutes = demo.directory / "lake" / "minutes" / "_delta_log"
     demo.wait_for(lambda _: minutes.is_dir() and len(list(minutes.glob("*.json"))) > 1, 2 * START_S_MAX)
+    demo.wait_for(has_vehicles, START_S_MAX)
     assert process.stdin is not None
     process.stdin.write(b"q")
     process.stdin.flush()

@@ -7,6 +7,7 @@ import pytest
 
 from streams.demo.sinks import Targets
 from streams.errors import StreamsError
+from tests.databases import Postgres
 
 
 @pytest.mark.parametrize(
@@ -28,3 +29,13 @@ def test_tables_that_cannot_be_asked_are_said_in_one_line(
     with pytest.raises(StreamsError, match=says) as raised:
         targets.answer()
     assert "\n" not in str(raised.value)
+
+
+def test_a_table_that_has_no_row_yet_is_nothing_to_query(postgres: Postgres, tmp_path: Path) -> None:
+    """A sink makes its table before it writes the first row."""
+    database = postgres.database()
+    database.run("create table vehicles (device_id text, events bigint, odometer_km double precision)")
+    targets = Targets.__new__(Targets)
+    targets.url, targets.lake = database.url, tmp_path
+    with pytest.raises(StreamsError, match="nothing yet"):
+        targets.answer()
