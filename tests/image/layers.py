@@ -17,7 +17,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
@@ -187,6 +187,10 @@ def container(
     try:
         yield running
     finally:
+        # By itself: `--kill-child` is void once the first process has changed its user.
+        for left in psutil.Process(process.pid).children() if process.poll() is None else ():
+            with suppress(psutil.NoSuchProcess):
+                left.kill()
         process.kill()
         process.wait()
 
