@@ -177,6 +177,42 @@ def test_a_database_that_is_away_stalls_its_sink_and_is_said(
     wait_until(lambda: database.rows("select count(*) from minutes") == [(300,)], "it catches up", timeout_s=90)
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(1_500)
+@pytest.mark.parametrize("away_s", [600])
+def test_a_database_that_is_away_for_long_hurts_no_other_sink_and_catches_up(
+    yard: Yard, database: Database, postgres: Postgres, away_s: int
+) -> None:
+    minutes, lake = yard.sink("minutes"), yard.sink("lake")
+    minutes.wait_ready()
+    lake.wait_ready()
+    yard.minutes(100)
+    wait_until(lambda: database.rows("select count(*) from minutes") == [(100,)], "the first rows are there")
+    postgres.kill()
+    try:
+        back_s = time.monotonic() + away_s
+        while time.monotonic() < back_s:
+            yard.minutes(100)
+            time.sleep(5)
+            assert lake.ready()[0] == 200
+        wait_until(
+            lambda: lake.metric('streams_sink_records_total{outcome="written"') == len(yard.expected_minutes()),
+            "the other sink has all",
+            timeout_s=60,
+        )
+        assert minutes.ready()[0] == 503
+    finally:
+        postgres.start()
+    expected = yard.expected_minutes()
+    wait_until(
+        lambda: database.rows("select count(*) from minutes")[0][0] >= len(expected), "it catches up", timeout_s=120
+    )
+    rows = database.rows("select (extract(epoch from window_start) * 1000)::bigint from minutes order by 1")
+    assert [row[0] for row in rows] == expected
+    assert minutes.stop() == 0
+    assert lake.stop() == 0
+
+
 def overview_of(port: int) -> Any:
     """What the monitor's page is told."""
     return json.loads(asked(port, "/api/overview")[1])

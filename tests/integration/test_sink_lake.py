@@ -12,6 +12,7 @@ from deltalake.exceptions import TableNotFoundError
 
 from streams.local.stack import Stack
 from tests.endpoint import Endpoint
+from tests.faults.disk import SmallDisk
 from tests.integration.guides import run
 from tests.integration.kafka_helpers import committed_records
 from tests.integration.sinks import PARTITIONS, PREFIX, Yard
@@ -96,6 +97,24 @@ def test_a_lake_whose_sinks_are_killed_twenty_times_has_every_row_once(yard: Yar
     wait_until(lambda: len(minutes_in(yard)) >= len(expected), "all rows are there", timeout_s=120)
     time.sleep(2)
     assert minutes_in(yard) == expected
+
+
+@pytest.mark.slow
+def test_a_full_disk_at_the_target_stalls_its_sink_only(yard: Yard) -> None:
+    with SmallDisk(yard.folder / "lake", mb=32) as disk:
+        rows, other = yard.sink("lake"), yard.sink("hook")
+        yard.minutes(100)
+        wait_until(lambda: minutes_in(yard) == yard.expected_minutes(), "the first rows are there", timeout_s=90)
+        disk.fill()
+        yard.minutes(300)
+        yard.states(100)
+        wait_until(lambda: rows.ready()[0] == 503, "the outage is said", timeout_s=90)
+        assert "No space left" in rows.ready()[1]
+        other.wait_ready()
+        disk.enlarge(mb=64)
+        wait_until(lambda: minutes_in(yard) == yard.expected_minutes(), "it catches up", timeout_s=120)
+        assert other.ready()[0] == 200
+        assert rows.stop() == 0
 
 
 @pytest.mark.slow
