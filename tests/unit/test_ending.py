@@ -14,6 +14,7 @@ import pytest
 
 from streams.cli.ending import INTERRUPTED, READER_GONE, run
 from streams.errors import FencedError, FoundSomething, StreamsError
+from tests.left_out import REQUIRE_VARIABLE
 
 pytestmark = pytest.mark.thorough
 
@@ -24,10 +25,11 @@ FULL = "/dev/full"
 def command(
     *arguments: str | bytes, stdout: int | IO[bytes] = subprocess.PIPE, **environment: str
 ) -> subprocess.Popen[bytes]:
-    """A started `streams` command."""
+    """A started `streams` command; the variable of the tests, which it would name as no setting, is not there."""
+    kept = {name: value for name, value in os.environ.items() if name != REQUIRE_VARIABLE}
     return subprocess.Popen(
         [sys.executable, "-m", "streams", *arguments],
-        stdout=stdout, stderr=subprocess.PIPE, env={**os.environ, **environment},
+        stdout=stdout, stderr=subprocess.PIPE, env={**kept, **environment},
     )  # fmt: skip
 
 

@@ -23,6 +23,7 @@ READERS = {
     "kafka/offsets_process.py",
     "monitor/clusters.py",
     "local/processes.py",
+    "snapshots/objects.py",  # what clouds name their own variables: docs/object-stores.md
 }
 NUMBERS = {
     "STREAMS_SNAPSHOT_INTERVAL_S": 300.0,
