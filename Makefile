@@ -144,7 +144,7 @@ rights-matrix: setup ## Take each right of each role away once on a secured stac
 dlq-ordeal: setup ## Replay 100,000 rejects among 1,000,000 events while the replay is being killed; two oracles judge (~20 min)
 	$(BIN)/python -m loadtest.dlq_ordeal $(ARGS)
 
-sinks-ordeal: setup ## Kill sinks 20 times each, kill and freeze PostgreSQL, wake zombies; an oracle reads topics and tables (~10 min)
+sinks-ordeal: setup ## Kill sinks 20 times each, kill and freeze PostgreSQL, wake zombies; an oracle reads topics and tables (~16 min)
 	$(BIN)/python -m pytest tests/integration/test_sink.py tests/integration/test_sink_lake.py -q
 
 rolling-upgrade: setup ## Upgrade four workers one after the other under load; an oracle judges, the longest pause is told (~3 min)
