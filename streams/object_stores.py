@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping
 from typing import Any, Final
 
-from streams.masking import without_credentials
+from streams.masking import masked, without_credentials
 
 _NO_BUCKET: Final = "NoSuchBucket"
 _CODES: Final = {
@@ -75,6 +75,11 @@ def cause_of(error: BaseException | str) -> str:
     if status is None:
         return ""
     return f"{host} answers {status[1].strip()}" + ("" if code is None else f" ({code[1]})")
+
+
+def in_words(error: BaseException) -> str:
+    """Its cause; or the first line of what the client says, without secrets."""
+    return cause_of(error) or masked((str(error).splitlines() or [type(error).__name__])[0])
 
 
 def is_without_bucket(error: BaseException) -> bool:

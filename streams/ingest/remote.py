@@ -16,8 +16,7 @@ from urllib.parse import unquote, urlsplit
 import httpx2 as httpx
 
 from streams.errors import StreamsError, UsageError
-from streams.masking import masked
-from streams.object_stores import cause_of, is_without_bucket
+from streams.object_stores import cause_of, in_words, is_without_bucket
 from streams.resilience.retry import Backoff
 
 HTTP: Final = ("http", "https")
@@ -155,8 +154,7 @@ def _from_store(address: str, folder: Path, progress: Progress) -> Iterator[tupl
         why = cause_of(error) if is_without_bucket(error) else "no such object"
         raise UsageError(f"{address}: {why}") from None
     except BaseError as error:
-        why = cause_of(error) or masked((str(error).splitlines() or [type(error).__name__])[0])
-        raise StreamsError(f"{address}: cannot be read: {why}") from None
+        raise StreamsError(f"{address}: cannot be read: {in_words(error)}") from None
 
 
 def _names(obstore: Any, store: Any, path: str, address: str) -> list[str]:

@@ -17,6 +17,10 @@ T = TypeVar("T")
 
 REQUEST_TIMEOUT_S: Final = 30.0
 """Bound of one administrative request."""
+NOT_KNOWN: Final = frozenset({KafkaError._NOENT, KafkaError._UNKNOWN_PARTITION})  # noqa: SLF001 - public constants of librdkafka
+"""An admin client does not know a partition. It may have been added since the client last asked for the topic, which
+the client would not learn for a minute or more: a new one knows it.
+"""
 RECONNECT_MS_MAX: Final = 2_000
 """A broker that is back is noticed within this time (librdkafka's default is 10 s)."""
 WAIT_TIMEOUT_S: Final = 10.0

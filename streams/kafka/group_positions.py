@@ -9,15 +9,13 @@ from confluent_kafka.admin import AdminClient, OffsetSpec
 from streams.batch.lanes import input_of, lane_of, partition_of_lane
 from streams.errors import StreamsError
 from streams.kafka import clients
-from streams.kafka.admin import RECONNECT_MS_MAX, admin_client, described
+from streams.kafka.admin import NOT_KNOWN, RECONNECT_MS_MAX, admin_client, described
 from streams.kafka.positions import position_of
 from streams.settings import Settings
 from streams.sinks.base import Committed
 
 _TIMEOUT_S: Final = 5.0
-_NOT_THERE: Final = frozenset({
-    KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_PARTITION, KafkaError._NOENT,  # noqa: SLF001 - public constants of librdkafka
-})  # fmt: skip
+_NOT_THERE: Final = NOT_KNOWN | {KafkaError.UNKNOWN_TOPIC_OR_PART}
 
 
 class GroupPositions:
@@ -76,18 +74,21 @@ class GroupPositions:
         )
         found: dict[int, int] = {}
         failure: BaseException | None = None
+        is_outdated = False
         for one, future in asked.items():
             try:
                 found[lane_of(self._topics.index(one.topic), one.partition)] = int(future.result(2 * _TIMEOUT_S).offset)
             except KafkaException as error:
-                if error.args[0].code() not in _NOT_THERE:
+                if error.args[0].code() in _NOT_THERE:
+                    is_outdated = True
+                else:
                     failure = error
-                else:  # or it has come since the client last asked, which it would not learn for a minute or more
-                    self._admin = None
             except TimeoutError as error:
                 failure = error
-        if failure is not None and not found:
+        is_unanswered = failure is not None and not found
+        if is_outdated or is_unanswered:  # the next question is asked by another one
             self._admin = None
+        if is_unanswered:
             told = described(failure) if isinstance(failure, KafkaException) else "no answer"
             raise StreamsError(f"asking for the ends of {', '.join(self._topics)}: {told}")
         return found

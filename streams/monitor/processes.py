@@ -11,6 +11,8 @@ import ipaddress
 import math
 import re
 import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Final, Generic, Protocol, TypeVar
 from urllib.parse import urlsplit
@@ -276,9 +278,10 @@ def _ours(body: bytes, kind: Kind[S]) -> str | None:
         ValueError: they are too many, too long, or not text.
 
     """
-    lines = [line for line in body.splitlines() if line.startswith(_OURS)]
-    if not any(map(kind.is_ours, body.splitlines())):
+    whole = body.splitlines()
+    if not any(map(kind.is_ours, whole)):
         return None
+    lines = [line for line in whole if line.startswith(_OURS)]
     if len(lines) > SAMPLES_MAX:
         raise ValueError(f"more than {SAMPLES_MAX} samples")
     if max(map(len, lines), default=0) > SAMPLE_BYTES_MAX:
@@ -292,6 +295,20 @@ def _state_of(status: int, text: str) -> str:
         return text.strip()[:STATE_CHARACTERS_MAX] or f"answers {status}"
     remarks = "; ".join(text.strip().splitlines()[1:])
     return f"ready; {remarks}"[:STATE_CHARACTERS_MAX] if remarks else "ready"
+
+
+@contextmanager
+def as_written_by(word: str) -> Iterator[None]:
+    """Reads samples in a block.
+
+    Raises:
+        ValueError: they are not as such a process writes them: the parser fails, or a label is not there.
+
+    """
+    try:
+        yield
+    except (KeyError, IndexError, TypeError, AttributeError) as error:  # as the parser fails at what it does not expect
+        raise ValueError(f"not what a {word} writes ({error!r})") from None
 
 
 def counted(value: float) -> float:

@@ -6,10 +6,11 @@ from typing import Final
 
 from prometheus_client.parser import text_string_to_metric_families
 
-from streams.monitor.processes import Address, counted
+from streams.monitor.processes import Address, as_written_by, counted
+from streams.resilience.breaker import State
 
-BREAKERS: Final = {0: "closed", 1: "half-open", 2: "open"}
-"""As `resilience.breaker.State` numbers them."""
+BREAKERS: Final = {int(one): one.name.lower().replace("_", "-") for one in State}
+"""By number of the metric, the state of a breaker in words."""
 OUTCOMES: Final = frozenset({"written", "deleted", "replaced", "rejected"})
 _NAME_CHARACTERS_MAX: Final = 200
 
@@ -52,7 +53,7 @@ class SinkKind:
         """
         sink, breaker, unwritten_s, failures = "", "", 0.0, 0.0
         records: dict[str, float] = {}
-        try:
+        with as_written_by("sink"):
             for family in text_string_to_metric_families(text):
                 for name, labels, value, *_ in family.samples:
                     match name:
@@ -68,8 +69,6 @@ class SinkKind:
                             breaker = BREAKERS.get(int(counted(value)), "")
                         case _:
                             pass
-        except (KeyError, IndexError, TypeError, AttributeError) as error:  # as the parser fails
-            raise ValueError(f"not what a sink writes ({error!r})") from None
         return SinkState(address, sink, ready, state, breaker, unwritten_s, records, failures)
 
     def away(self, address: Address, state: str, last: SinkState | None) -> SinkState:

@@ -26,14 +26,14 @@ from streams.monitor.growth_watch import GrowthWatch
 from streams.monitor.health import Health
 from streams.monitor.history.book import HistoryBook
 from streams.monitor.missing import missing_topics
-from streams.monitor.processes import ProcessWatch, Targets
-from streams.monitor.sinks import SinkKind, SinkState
+from streams.monitor.processes import ProcessWatch, S, Targets
+from streams.monitor.sinks import SinkKind
 from streams.monitor.slo import VISIBLE_S, SloTracker
 from streams.monitor.snapshot import Point, Snapshot
 from streams.monitor.sources import SourceWatch
 from streams.monitor.throughput import CounterRates, TopicRates, by_worker
 from streams.monitor.topic_growth import GrowthView
-from streams.monitor.workers import WorkerKind, WorkerState
+from streams.monitor.workers import WorkerKind
 from streams.settings import Settings
 
 log = structlog.get_logger(__name__)
@@ -219,21 +219,14 @@ class Watcher:
         except Exception:  # as above
             log.exception("growths could not be looked at")
 
-    def _look_at_workers(self) -> Sequence[WorkerState]:
-        self._doing = "workers"
+    def _look_at(self, what: str, watch: ProcessWatch[S], last: Sequence[S]) -> Sequence[S]:
+        """The processes of a kind now; `last`: as they were, for where they cannot be asked."""
+        self._doing = what
         try:
-            return self._workers.look(time.monotonic())
+            return watch.look(time.monotonic())
         except Exception:  # as above: what anybody answers must not blind the monitor
-            log.exception("workers could not be asked")
-            return () if self.latest is None else self.latest.workers
-
-    def _look_at_sinks(self) -> Sequence[SinkState]:
-        self._doing = "sinks"
-        try:
-            return self._sinks.look(time.monotonic())
-        except Exception:  # as above
-            log.exception("sinks could not be asked")
-            return () if self.latest is None else self.latest.sinks
+            log.exception("processes could not be asked", kind=what)
+            return last
 
     def _failed(self, failure: str) -> None:
         self._failures += 1
@@ -243,8 +236,9 @@ class Watcher:
 
     def _snapshot(self, found: Round, groups: dict[str, GroupLag], failure: str | None) -> Snapshot:
         now_ms = time.time_ns() // 1_000_000
-        workers = self._look_at_workers()
-        sinks = self._look_at_sinks()
+        before = self.latest
+        workers = self._look_at("workers", self._workers, () if before is None else before.workers)
+        sinks = self._look_at("sinks", self._sinks, () if before is None else before.sinks)
         self._doing = "snapshot"
         self._slo.observe(
             time.monotonic(),

@@ -8,7 +8,7 @@ from typing import Final
 from prometheus_client.parser import text_string_to_metric_families
 
 from streams.batch.rejects import Reason
-from streams.monitor.processes import Address, counted
+from streams.monitor.processes import Address, as_written_by, counted
 from streams.monitor.slo import VISIBLE_S, Counts
 
 OUTCOMES: Final = frozenset({"clean", "late", "duplicate", "rejected"})
@@ -74,7 +74,7 @@ def read_metrics(address: Address, text: str, *, ready: bool, state: str) -> Wor
     quarantined = 0.0
     version = ""
     flows: dict[str, dict[str, float]] = {}
-    try:
+    with as_written_by("worker"):
         for family in text_string_to_metric_families(text):
             for name, labels, value, *_ in family.samples:
                 process = labels.get("process", "")
@@ -99,8 +99,6 @@ def read_metrics(address: Address, text: str, *, ready: bool, state: str) -> Wor
                         quarantined += counted(value)
                     case _:
                         pass
-    except (KeyError, IndexError, TypeError, AttributeError) as error:  # as the parser fails at what it does not expect
-        raise ValueError(f"not what a worker writes ({error!r})") from None
     visible = {
         process: Counts(
             total.get(process, 0.0) + counts.get("rejected", 0.0),  # which are visible nowhere

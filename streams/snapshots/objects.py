@@ -16,8 +16,7 @@ from urllib.parse import unquote, urlsplit
 
 from streams.errors import StreamsError, UsageError
 from streams.limits import SNAPSHOT_PART_BYTES
-from streams.masking import masked
-from streams.object_stores import cause_of, client_options, is_without_bucket
+from streams.object_stores import client_options, in_words, is_without_bucket
 
 SCHEMES: Final = ("file", "s3", "gs", "az", "abfs", "abfss")
 _RETRIES: Final[Any] = {"max_retries": 3, "retry_timeout": timedelta(seconds=20)}
@@ -100,8 +99,7 @@ class ObjectStore:
             raise self._unavailable(what, error) from None
 
     def _unavailable(self, what: str, error: BaseException) -> ObjectStoreUnavailable:
-        words = cause_of(error) or masked((str(error).splitlines() or [type(error).__name__])[0])
-        return ObjectStoreUnavailable(f"{self.address}: {what}: {words}")
+        return ObjectStoreUnavailable(f"{self.address}: {what}: {in_words(error)}")
 
     def put(self, name: str, content: bytes | Path) -> None:
         """Write an object, as a whole or not at all; one of this name is replaced.

@@ -12,9 +12,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
+import duckdb
 import fastavro
 from confluent_kafka import Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
+from deltalake import DeltaTable
+from deltalake.exceptions import TableNotFoundError
 
 from streams.local import ports
 from streams.local.stack import Stack
@@ -176,6 +179,17 @@ class Yard:
         out = io.BytesIO()
         fastavro.schemaless_writer(out, _schema(topic), dict(row))
         return b"\0" + self._ids[topic].to_bytes(4, "big") + out.getvalue()
+
+
+def minutes_in(url: str) -> list[int]:
+    """Beginnings of the windows of all rows in a Delta table, as DuckDB reads it; none while there is no table."""
+    try:
+        minutes = DeltaTable(url).to_pyarrow_dataset()
+    except TableNotFoundError:
+        return []
+    found = duckdb.execute("select epoch_ms(window_start) from minutes order by 1").fetchall()
+    assert len(found) == minutes.count_rows()
+    return [row[0] for row in found]
 
 
 def asked(port: int, path: str) -> tuple[int, str]:

@@ -19,6 +19,8 @@ from tests.integration.workers import wait_until
 
 pytestmark = pytest.mark.kafka
 
+AWAY_S = 600
+
 
 @pytest.fixture
 def database(postgres: Postgres) -> Database:
@@ -179,9 +181,8 @@ def test_a_database_that_is_away_stalls_its_sink_and_is_said(
 
 @pytest.mark.slow
 @pytest.mark.timeout(1_500)
-@pytest.mark.parametrize("away_s", [600])
 def test_a_database_that_is_away_for_long_hurts_no_other_sink_and_catches_up(
-    yard: Yard, database: Database, postgres: Postgres, away_s: int
+    yard: Yard, database: Database, postgres: Postgres
 ) -> None:
     minutes, lake = yard.sink("minutes"), yard.sink("lake")
     minutes.wait_ready()
@@ -190,7 +191,7 @@ def test_a_database_that_is_away_for_long_hurts_no_other_sink_and_catches_up(
     wait_until(lambda: database.rows("select count(*) from minutes") == [(100,)], "the first rows are there")
     postgres.kill()
     try:
-        back_s = time.monotonic() + away_s
+        back_s = time.monotonic() + AWAY_S
         while time.monotonic() < back_s:
             yard.minutes(100)
             time.sleep(5)

@@ -15,7 +15,7 @@ from tests.endpoint import Endpoint
 from tests.faults.disk import SmallDisk
 from tests.integration.guides import run
 from tests.integration.kafka_helpers import committed_records
-from tests.integration.sinks import PARTITIONS, PREFIX, Yard
+from tests.integration.sinks import PARTITIONS, PREFIX, Yard, minutes_in
 from tests.integration.workers import wait_until
 
 pytestmark = pytest.mark.kafka
@@ -35,14 +35,8 @@ def yard(stack: Stack, endpoint: Endpoint, tmp_path: Path) -> Iterator[Yard]:
     made.close()
 
 
-def minutes_in(yard: Yard) -> list[int]:
-    try:
-        minutes = DeltaTable(str(yard.folder / "lake/minutes")).to_pyarrow_table()
-    except TableNotFoundError:
-        return []
-    found = duckdb.execute("select epoch_ms(window_start) from minutes order by 1").fetchall()
-    assert len(found) == len(minutes)
-    return [row[0] for row in found]
+def windows_in(yard: Yard) -> list[int]:
+    return minutes_in(f"{yard.folder}/lake/minutes")
 
 
 def states_in(yard: Yard) -> list[tuple[str, int]]:
@@ -59,14 +53,18 @@ def test_windows_are_appended_and_a_table_is_merged_and_upkeep_goes_beside(yard:
     rows, table = yard.sink("lake"), yard.sink("lake-vehicles")
     yard.minutes(300)
     yard.states(200)
-    wait_until(lambda: minutes_in(yard) == yard.expected_minutes(), "the windows are there", timeout_s=90)
+    wait_until(
+        lambda: windows_in(yard) == yard.expected_minutes(),
+        "the windows are there",
+        timeout_s=90,
+    )
     wait_until(lambda: states_in(yard) == yard.expected_states(), "the table is there", timeout_s=90)
     yard.states(20, deleted=["van-1"])
     yard.minutes(100)
     said = run(yard.folder, yard.environment, "streams delta compact lake")
     assert "now; version" in said
     wait_until(lambda: states_in(yard) == yard.expected_states(), "a row is deleted")
-    wait_until(lambda: minutes_in(yard) == yard.expected_minutes(), "and rows are added")
+    wait_until(lambda: windows_in(yard) == yard.expected_minutes(), "and rows are added")
     assert "were removed" in run(yard.folder, yard.environment, "streams delta vacuum lake --retention-hours 1")
     for sink in ("lake", "lake-vehicles"):
         said = run(yard.folder, yard.environment, f"streams reconcile --sink {sink}")
@@ -94,9 +92,9 @@ def test_a_lake_whose_sinks_are_killed_twenty_times_has_every_row_once(yard: Yar
         living.append(yard.sink("lake"))
         time.sleep(chance.uniform(0, 3))
     expected = yard.expected_minutes()
-    wait_until(lambda: len(minutes_in(yard)) >= len(expected), "all rows are there", timeout_s=120)
+    wait_until(lambda: len(windows_in(yard)) >= len(expected), "all rows are there", timeout_s=120)
     time.sleep(2)
-    assert minutes_in(yard) == expected
+    assert windows_in(yard) == expected
 
 
 @pytest.mark.slow
@@ -104,7 +102,11 @@ def test_a_full_disk_at_the_target_stalls_its_sink_only(yard: Yard) -> None:
     with SmallDisk(yard.folder / "lake", mb=32) as disk:
         rows, other = yard.sink("lake"), yard.sink("hook")
         yard.minutes(100)
-        wait_until(lambda: minutes_in(yard) == yard.expected_minutes(), "the first rows are there", timeout_s=90)
+        wait_until(
+            lambda: windows_in(yard) == yard.expected_minutes(),
+            "the first rows are there",
+            timeout_s=90,
+        )
         disk.fill()
         yard.minutes(300)
         yard.states(100)
@@ -112,7 +114,7 @@ def test_a_full_disk_at_the_target_stalls_its_sink_only(yard: Yard) -> None:
         assert "No space left" in rows.ready()[1]
         other.wait_ready()
         disk.enlarge(mb=64)
-        wait_until(lambda: minutes_in(yard) == yard.expected_minutes(), "it catches up", timeout_s=120)
+        wait_until(lambda: windows_in(yard) == yard.expected_minutes(), "it catches up", timeout_s=120)
         assert other.ready()[0] == 200
         assert rows.stop() == 0
 

@@ -1,4 +1,4 @@
-"""A Delta table in S3 as the target of a sink: each row once, whoever writes, is killed, or cannot be reached."""
+"""A Delta table in S3 as the target of a sink: each row once, whatever is killed or cannot be reached."""
 
 import random
 import subprocess

@@ -3,15 +3,12 @@
 import json
 from pathlib import Path
 
-import duckdb
 import pytest
-from deltalake import DeltaTable
-from deltalake.exceptions import TableNotFoundError
 
 from logistics.flows.gps import GPS
 from streams.local.stack import Stack
 from tests.integration.guides import ROOT, environment_of, run
-from tests.integration.sinks import Yard
+from tests.integration.sinks import Yard, minutes_in
 from tests.integration.workers import (
     NEVER_IDLE,
     PARTITIONS,
@@ -82,16 +79,6 @@ def test_a_worker_goes_on_while_its_store_is_down_and_begins_with_snapshots_afte
         end_of_run(worker, environment={"STREAMS_SNAPSHOT_URL": url})
         assert restores(worker, "none") == PARTITIONS
         assert_exactly_once(stack, probe, worker, seed=63)
-
-
-def minutes_in(url: str) -> list[int]:
-    try:
-        minutes = DeltaTable(url).to_pyarrow_dataset()
-    except TableNotFoundError:
-        return []
-    found = duckdb.execute("select epoch_ms(window_start) from minutes order by 1").fetchall()
-    assert len(found) == minutes.count_rows()
-    return [row[0] for row in found]
 
 
 def test_a_sink_into_s3_is_killed_and_its_store_is_too_and_each_row_is_there_once(

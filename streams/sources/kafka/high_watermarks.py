@@ -5,7 +5,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any, Final
 
-from confluent_kafka import IsolationLevel, KafkaError, KafkaException, TopicPartition
+from confluent_kafka import IsolationLevel, KafkaException, TopicPartition
 from confluent_kafka.admin import (
     AdminClient,
     OffsetSpec,
@@ -13,7 +13,7 @@ from confluent_kafka.admin import (
 
 from streams.batch.lanes import input_of, lane_of, partition_of_lane
 from streams.kafka import clients
-from streams.kafka.admin import RECONNECT_MS_MAX
+from streams.kafka.admin import NOT_KNOWN, RECONNECT_MS_MAX
 from streams.kafka.broker_watch import BrokerWatch
 from streams.limits import IDLE_GAP_MS_MAX
 from streams.settings import Settings
@@ -21,8 +21,6 @@ from streams.settings import Settings
 REQUEST_TIMEOUT_S: Final = 2.0
 """Shorter than the gap after which idle time starts over: a leader that is away must not reset other partitions."""
 _LATEST: Final = OffsetSpec.latest()
-_UNKNOWN: Final = frozenset({KafkaError._NOENT, KafkaError._UNKNOWN_PARTITION})  # noqa: SLF001 - constants of librdkafka
-"""Answers of the client by itself: it knows the topic, from before partitions were added, and does not ask again."""
 _RENEWED_MS_MIN: Final = 3_000
 
 assert REQUEST_TIMEOUT_S * 1000 < IDLE_GAP_MS_MAX  # noqa: S101
@@ -95,7 +93,7 @@ class HighWatermarks:
             try:
                 found[self._lane(at)] = future.result().offset
             except KafkaException as error:
-                self._is_outdated |= error.args[0].code() in _UNKNOWN
+                self._is_outdated |= error.args[0].code() in NOT_KNOWN
         self._alone -= found.keys()
         if found:  # where nobody answers, asking one by one would change nothing
             self._alone |= {self._lane(at) for at in question.answers} - found.keys()
