@@ -48,6 +48,15 @@ def records(count: int, *, headers: list[Headers | None] | None = None, partitio
     return TopicRecords("t", [b"k"] * count, values, [1_000] * count, headers, partition)
 
 
+def messages_in(producer: Producer) -> int:
+    """Messages that wait in a client: its length counts errors of the connection too, until these are served."""
+    found = []
+    for _ in range(20):
+        producer.poll(0)
+        found.append(len(producer))
+    return min(found)
+
+
 def test_a_full_queue_says_how_many_were_taken_and_the_rest_is_given_later(opened: Open) -> None:
     producer, give = opened(queue_buffering_max_messages=10)
     taken, error = give(records(7), 0)
@@ -59,8 +68,7 @@ def test_a_full_queue_says_how_many_were_taken_and_the_rest_is_given_later(opene
     producer.purge()
     assert producer.flush(60) == 0
     assert give(records(7), 5) == (2, None)
-    producer.poll(0)  # errors of the connection count too, until they are served
-    assert len(producer) == 2
+    assert messages_in(producer) == 2
     assert give(records(7), 7) == (0, None)
     producer.purge()
 
