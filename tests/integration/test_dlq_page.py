@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 from confluent_kafka import Producer
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Locator, Page, sync_playwright
 
 from loadtest.oracle.read import TopicReader
 from logistics.flows.gps import GPS
@@ -175,13 +175,13 @@ def test_the_list_counts_filters_and_pages(address: str, open_page: Callable[...
     assert "63 dead letters, 63 open" == page.locator("h1").inner_text()
     assert 50 == page.locator("table.letters tbody tr").count()
     seen(page, "list-light")
-    page.get_by_role("link", name="older").click()
+    follow(page.get_by_role("link", name="older"))
     assert 13 == page.locator("table.letters tbody tr").count()
-    page.get_by_role("link", name="malformed").first.click()
+    follow(page.get_by_role("link", name="malformed").first)
     assert "1 dead letter, 1 open" == page.locator("h1").inner_text()
     page.locator("input[name=reason]").fill("")
     page.locator("input[name=device]").fill("car-1")
-    page.get_by_role("button", name="Filter").click()
+    follow(page.get_by_role("button", name="Filter"))
     assert "1 dead letter, 1 open" == page.locator("h1").inner_text()
     assert page.locator("table.letters tbody tr").first.inner_text().count("invalid") == 1
 
@@ -190,7 +190,7 @@ def test_what_a_record_says_is_text_and_never_html(address: str, open_page: Call
     page = open_page()
     page.goto(f"{address}/?reason=not_framed")
     assert EVIL in page.locator("table.letters").inner_text()
-    page.locator("a.id").first.click()
+    follow(page.locator("a.id").first)
     assert EVIL in page.locator("main").inner_text()
     assert "owned" != page.title()
     assert 0 == page.locator("script").count()
@@ -199,7 +199,7 @@ def test_what_a_record_says_is_text_and_never_html(address: str, open_page: Call
 def test_a_letter_is_shown_with_the_place_where_it_fails(address: str, open_page: Callable[..., Page]) -> None:
     page = open_page(color_scheme="dark", viewport={"width": 1280, "height": 900})
     page.goto(f"{address}/?device=car-1")
-    page.locator("a.id").first.click()
+    follow(page.locator("a.id").first)
 
     assert "latitude" in page.locator("tr.failed").inner_text()
     assert 8 == page.locator("pre.hex mark").count()
@@ -232,18 +232,24 @@ def test_every_page_fits_on_a_phone(address: str, letters: Letters, open_page: C
         fits(page, f"phone-{name}")
     for reason in ("malformed", "invalid", "not_framed"):
         page.goto(f"{address}/?reason={reason}")
-        page.locator("a.id").first.click()
+        follow(page.locator("a.id").first)
         fits(page, f"phone-show-{reason}")
     page.goto(f"{address}/discard?reason=not_framed&device=phone-{'x' * 200}")
     act(page, "Discard", "robin", "was for a phone")
     fits(page, "phone-done")
 
 
+def follow(link: Locator) -> None:
+    """Click what leads to another page, and wait for that page: a click returns before the answer has come."""
+    with link.page.expect_navigation():
+        link.click()
+
+
 def act(page: Page, button: str, by: str, why: str) -> None:
     """Fill in a form that changes something, and press its button."""
     page.get_by_label("Your name").fill(by)
     page.locator("textarea[name=why]").fill(why)
-    page.get_by_role("button", name=button).click()
+    follow(page.get_by_role("button", name=button))
 
 
 def test_replay_and_discard_ask_first_and_are_written_down(
@@ -253,30 +259,30 @@ def test_replay_and_discard_ask_first_and_are_written_down(
     before = source_records(stack)
     page.goto(f"{address}/?device=car-1")
     letter_id = page.locator("a.id").first.inner_text()
-    page.locator("a.id").first.click()
-    page.get_by_role("link", name="Replay …").click()
+    follow(page.locator("a.id").first)
+    follow(page.get_by_role("link", name="Replay …"))
     assert "Replay 1 open dead letter into gps.positions.v1?" == page.locator("h1").inner_text()
     seen(page, "ask-replay")
     assert before == source_records(stack), "asking is not doing"
     page.get_by_label("Your name").fill("robin")
     page.get_by_label("What was repaired").fill("the tracker's firmware")
-    page.get_by_role("button", name="Replay").click()
+    follow(page.get_by_role("button", name="Replay"))
     assert "1 dead letter replayed into gps.positions.v1" == page.locator("h1").inner_text()
     seen(page, "done-replay")
     assert before + 1 == source_records(stack)
     assert "robin (review page, 127.0.0.1)" == audit(stack)[letter_id]["by"]
-    page.get_by_role("link", name="The letter").click()
+    follow(page.get_by_role("link", name="The letter"))
     assert "replayed" in page.locator("h1").inner_text()
 
     page.goto(f"{address}/?reason=key_mismatch")
-    page.get_by_role("link", name="Discard 60 open …").click()
+    follow(page.get_by_role("link", name="Discard 60 open …"))
     page.get_by_label("Your name").fill("robin")
     page.get_by_role("button", name="Discard").click()
     assert "Discard 60 open dead letters of gps.positions.v1.dlq?" == page.locator("h1").inner_text(), (
         "without a reason nothing is sent"
     )
     page.get_by_label("Why nothing more has to be done").fill("a test fleet")
-    page.get_by_role("button", name="Discard").click()
+    follow(page.get_by_role("button", name="Discard"))
     assert "60 dead letters of gps.positions.v1.dlq discarded" == page.locator("h1").inner_text()
     page.goto(f"{address}/?status=resolved&reason=key_mismatch")
     assert "60 dead letters, 0 open" == page.locator("h1").inner_text()
@@ -294,7 +300,7 @@ def test_what_comes_after_the_question_is_not_touched_nor_is_what_was_done_meanw
     page, another = open_page(), open_page()
     page.goto(f"{address}/?reason=key_mismatch")
     before = source_records(stack)
-    page.get_by_role("link", name=f"{button} 3 open …").click()
+    follow(page.get_by_role("link", name=f"{button} 3 open …"))
     letters.put_many(f"{name}-later", 50)
     another.goto(f"{address}/discard?device={name}-0")
     act(another, "Discard", "kim", "before robin")
@@ -305,7 +311,7 @@ def test_what_comes_after_the_question_is_not_touched_nor_is_what_was_done_meanw
     assert before + (2 if button == "Replay" else 0) == source_records(stack)
     page.goto(f"{address}/?reason=key_mismatch")
     assert "50 dead letters, 50 open" == page.locator("h1").inner_text()
-    page.get_by_role("link", name="Discard 50 open …").click()
+    follow(page.get_by_role("link", name="Discard 50 open …"))
     act(page, "Discard", "robin", "the rest")
 
 
@@ -339,30 +345,30 @@ def test_a_form_that_does_not_say_what_it_asked_about_does_nothing(guarded: str,
 def test_the_other_buttons_lead_where_they_say(address: str, open_page: Callable[..., Page]) -> None:
     page = open_page()
     page.goto(f"{address}/?reason=malformed")
-    page.get_by_role("link", name="Discard 1 open …").click()
-    page.get_by_role("link", name="Go back").click()
+    follow(page.get_by_role("link", name="Discard 1 open …"))
+    follow(page.get_by_role("link", name="Go back"))
     assert f"{address}/?reason=malformed" == page.url
-    page.get_by_role("link", name="Replay 1 open …").click()
-    page.get_by_role("link", name="Go back").click()
+    follow(page.get_by_role("link", name="Replay 1 open …"))
+    follow(page.get_by_role("link", name="Go back"))
     assert f"{address}/?reason=malformed" == page.url
-    page.locator("a.id").first.click()
+    follow(page.locator("a.id").first)
     page.get_by_text("Schema", exact=True).click()
     assert '"GpsPosition"' in page.locator("details pre").inner_text()
-    page.get_by_role("link", name="Discard …").click()
+    follow(page.get_by_role("link", name="Discard …"))
     act(page, "Discard", "robin", "cannot be saved")
     seen(page, "done-discard")
-    page.get_by_role("link", name="The letter").click()
+    follow(page.get_by_role("link", name="The letter"))
     assert "discarded" in page.locator("h1").inner_text()
     assert 0 == page.get_by_role("link", name="Replay …").count()
-    page.get_by_role("link", name="Dead letters").click()
+    follow(page.get_by_role("link", name="Dead letters"))
     assert f"{address}/" == page.url
     page.goto(f"{address}/discard?reason=malformed")
     assert "None of them is open." in page.locator("main").inner_text()
-    page.get_by_role("link", name="Go back").click()
+    follow(page.get_by_role("link", name="Go back"))
     page.get_by_label("Status").select_option("all")
     page.get_by_label("Count by").select_option("device")
-    page.get_by_role("button", name="Filter").click()
-    page.get_by_role("link", name="car-2").click()
+    follow(page.get_by_role("button", name="Filter"))
+    follow(page.get_by_role("link", name="car-2"))
     assert "1 dead letter, 0 open" == page.locator("h1").inner_text()
 
 
@@ -373,7 +379,7 @@ def test_personal_data_is_shown_by_a_button_and_that_is_written_down(
     page = open_page(color_scheme="light")
     page.goto(f"{address}/?device=private-1")
     letter_id = page.locator("a.id").first.inner_text()
-    page.locator("a.id").first.click()
+    follow(page.locator("a.id").first)
     assert PRIVATE not in page.content()
     seen(page, "show-masked")
     page.get_by_text("Personal data is masked").click()
@@ -401,7 +407,7 @@ def test_a_value_of_which_nobody_knows_the_schema_is_masked(
     letters.put((Reason.NOT_FRAMED, "private-json", "no magic byte", b'{"driver": "a name"}'))
     page = open_page(color_scheme="light")
     page.goto(f"{address}/?device=private-json")
-    page.locator("a.id").first.click()
+    follow(page.locator("a.id").first)
     assert "driver" not in page.content()
     assert "72 69 76 65" not in page.locator("pre.hex").inner_text()
     seen(page, "show-unknown")
@@ -512,7 +518,7 @@ def test_a_name_that_is_not_the_monitors_is_answered_nowhere(address: str) -> No
 def signed_in(page: Page, address: str, right: str) -> None:
     page.goto(f"{address}/login")
     page.get_by_label("Token").fill(token_of(right))
-    page.get_by_role("button", name="Sign in").click()
+    follow(page.get_by_role("button", name="Sign in"))
     page.wait_for_url(f"{address}/")
 
 
@@ -542,10 +548,10 @@ def test_with_a_token_nobody_sees_anything_without_it(
     assert page.url.endswith("/login")
     fits(page, "phone-login")
     page.get_by_label("Token").fill("wrong-token")
-    page.get_by_role("button", name="Sign in").click()
+    follow(page.get_by_role("button", name="Sign in"))
     assert "This is no token of this page." in page.locator("main").inner_text()
     page.get_by_label("Token").fill("wrong-token")
-    page.get_by_role("button", name="Sign in").click()
+    follow(page.get_by_role("button", name="Sign in"))
     seen(page, "phone-login-wrong")
     time.sleep(1.1)
     signed_in(page, guarded, "everything")
@@ -554,7 +560,7 @@ def test_with_a_token_nobody_sees_anything_without_it(
     act(page, "Discard", "robin", "with a token")
     assert "1 dead letter of gps.positions.v1.dlq discarded" == page.locator("h1").inner_text()
     fits(page, "phone-signed-in")
-    page.get_by_role("button", name="Sign out").click()
+    follow(page.get_by_role("button", name="Sign out"))
     assert page.url.endswith("/login")
     page.goto(f"{guarded}/")
     assert page.url.endswith("/login")
@@ -574,7 +580,7 @@ def test_reading_replaying_and_revealing_are_rights_of_their_own(
         page = open_page()
         signed_in(page, guarded, right)
         page.goto(f"{guarded}/?device=private-2")
-        page.locator("a.id").first.click()
+        follow(page.locator("a.id").first)
         shown = page.url
         seen(page, f"show-as-{right}")
         buttons[right] = (page.get_by_role("link", name="Replay …").count(), page.locator("details.reveal").count())
