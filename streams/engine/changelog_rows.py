@@ -5,7 +5,9 @@ Each begins with the digest of the name and the layout that it was written with 
 """
 
 import struct
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
+from itertools import repeat
 from typing import Final
 
 from streams.batch.rows import RowLayout, Rows, pack_after, pack_rows
@@ -18,6 +20,8 @@ CARRIED_HEADER: Final = "state.windows"
 FORGOTTEN_HEADER: Final = "state.forgotten"
 """Header of a record without a value: its key was forgotten (`streams forget`)."""
 _SIZE: Final = struct.Struct("<I")
+_HEAD: Final = struct.Struct(f"<{DIGEST_BYTES}sI")
+_HEAD_BYTES: Final = _HEAD.size
 
 
 class RowUnknown(ValueError):
@@ -64,13 +68,16 @@ class RowReader:
 
         """
         found: dict[str, tuple[list[bytes], list[bytes], list[bytes]]] = {}
-        for key, value in zip(keys, values, strict=True):
-            for digest, row in _entries(value):
+        for places in _alike(values):
+            mine = [keys[place] for place in places]
+            packed = [values[place] for place in places]
+            for digest, start, end in _entries(packed[0]):
                 name, _ = self._layout(digest)
                 if name in self._rows:
                     columns = found.setdefault(name, ([], [], []))
-                    for column, one in zip(columns, (key, digest, row), strict=True):
-                        column.append(one)
+                    columns[0].extend(mine)
+                    columns[1].extend(repeat(digest, len(mine)))
+                    columns[2].extend([value[start:end] for value in packed])
         for name, (mine, digests, rows) in found.items():
             yield name, mine, self._converted(name, digests, rows)
 
@@ -102,14 +109,33 @@ class RowReader:
         return found
 
 
-def _entries(value: bytes) -> Iterator[tuple[bytes, bytes]]:
+def _alike(values: Sequence[bytes]) -> Iterator[list[int]]:
+    """Places of values that have the same digests and sizes at the same places: usually all."""
+    sizes: defaultdict[int, list[int]] = defaultdict(list)
+    for place, size in enumerate(map(len, values)):
+        sizes[size].append(place)
+    for places in sizes.values():
+        left = places
+        while left:
+            first = values[left[0]]
+            heads = [(start - _HEAD_BYTES, start) for _, start, _ in _entries(first)]
+            same = left
+            for start, end in heads:
+                head = first[start:end]
+                same = [place for place in same if values[place][start:end] == head]
+            yield same
+            left = sorted(set(left).difference(same))
+
+
+def _entries(value: bytes) -> list[tuple[bytes, int, int]]:
+    """Digest, start and end of each row."""
+    found = []
     at = 0
     while at < len(value):
-        digest = value[at : at + DIGEST_BYTES]
-        at += DIGEST_BYTES
-        if at + _SIZE.size > len(value):
+        start = at + _HEAD_BYTES
+        if start > len(value):
             raise RowUnknown("a row is cut off")
-        (size,) = _SIZE.unpack_from(value, at)
-        at += _SIZE.size
-        yield digest, value[at : at + size]
-        at += size
+        digest, size = _HEAD.unpack_from(value, at)
+        found.append((digest, start, start + size))
+        at = start + size
+    return found

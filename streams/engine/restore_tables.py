@@ -1,11 +1,13 @@
 """The topics of tables, read to their ends: rows by key as the store has them, those of other operators with them."""
 
+from collections.abc import Iterable, Mapping
 from itertools import compress, groupby
 
-from streams.engine.changelog_rows import CARRIED_HEADER, FORGOTTEN_HEADER, OWN_HEADER, RowReader, RowUnknown
+from streams.engine.changelog_rows import FORGOTTEN_HEADER, RowReader, RowUnknown
 from streams.engine.config import TaskConfig
 from streams.engine.journal_chain import RestoreFailed
 from streams.engine.log import LogRow
+from streams.engine.newest_rows import NewestRows
 from streams.engine.partition import PartitionState
 from streams.engine.restore_context import RestoreContext
 from streams.state.checkpoint import Checkpoint
@@ -24,12 +26,18 @@ def replay_tables(context: RestoreContext, state: PartitionState, reached: Check
     for topic in sorted(context.tables, key=lambda name: name not in reached.identity.partial):
         low, high = context.changelog.bounds(topic, context.partition)
         start = max(low, since.get(topic, 0), reached.tables_next.get(topic, low))
+        newest = NewestRows(f"{topic}-{context.partition}")
         for rows in context.changelog.read(topic, context.partition, start, high):
             for is_forgotten, run in groupby(rows, _is_forgotten):
                 same = list(run)
-                batch = rows_of.forgotten(topic, same) if is_forgotten else _rows(context, rows_of, topic, same)
-                state.store.write(batch)
-                context.on_rows(len(same), len(batch.puts))
+                if is_forgotten:
+                    state.store.write(rows_of.forgotten(topic, newest.without(same)))
+                else:
+                    newest.take(same)
+            context.on_rows(len(rows), 0)
+            if newest.is_full:
+                _write(context, state, rows_of, topic, newest)
+        _write(context, state, rows_of, topic, newest)
         positions[topic] = high
     state.forget_keys()  # those of held events were loaded before the rows came
     for operator in state.operators.values():
@@ -37,14 +45,22 @@ def replay_tables(context: RestoreContext, state: PartitionState, reached: Check
     return positions
 
 
-def _rows(context: RestoreContext, rows_of: "_ChangelogRows", topic: str, rows: list[LogRow]) -> WriteBatch:
+def _write(
+    context: RestoreContext, state: PartitionState, rows_of: "_ChangelogRows", topic: str, newest: NewestRows
+) -> None:
+    """Write the newest rows to the store, and begin again with none."""
+    if not newest.rows:
+        return
     try:
-        return rows_of.batch(topic, rows)
+        batch = rows_of.batch(topic, newest.rows)
     except RowUnknown as error:
         raise RestoreFailed(
-            f"{topic}-{context.partition}, offsets {rows[0].offset} to {rows[-1].offset}: {error}: "
+            f"{newest.where}: {error}: "
             f"written by another version, or by something else. Begin again with {context.rebuild('source')}"
         ) from None
+    state.store.write(batch)
+    context.on_rows(0, len(batch.puts) * newest.taken // len(newest.rows))
+    newest.clear()
 
 
 def _is_forgotten(row: LogRow) -> bool:
@@ -60,15 +76,15 @@ class _ChangelogRows:
         self._spaces = {one.name: StoreSpace(state.store, one.part) for one in config.keyed}
         self._carried = [one.name for one in config.keyed if not one.is_table]
 
-    def forgotten(self, topic: str, rows: list[LogRow]) -> WriteBatch:
+    def forgotten(self, topic: str, keys: Iterable[bytes]) -> WriteBatch:
         """The rows of keys in one table deleted, and what travels with them."""
-        keys, batch = [row.key for row in rows if row.key is not None], WriteBatch()
+        batch = WriteBatch()
         for name in (topic, *self._carried):
             self._spaces[name].delete(batch, keys)
         return batch
 
-    def batch(self, topic: str, rows: list[LogRow]) -> WriteBatch:
-        """Rows in their order, so that the last one of each key counts, with those of other operators that they carry.
+    def batch(self, topic: str, rows: Mapping[bytes, tuple[bytes, bytes | None]]) -> WriteBatch:
+        """The row of each key, with those of other operators that it carries.
 
         A table in which a key has a row carries what is newest of it, and one of the tables has a row of every key.
 
@@ -76,21 +92,10 @@ class _ChangelogRows:
             RowUnknown: a record is none of ours.
 
         """
-        keys: list[bytes] = []
-        own: list[bytes] = []
-        owners: list[bytes] = []
-        carried: list[bytes] = []
-        for row in rows:
-            headers = dict(row.headers or ())
-            value = headers.get(OWN_HEADER)
-            if row.key is None or value is None:
-                continue
-            keys.append(row.key)
-            own.append(value)
-            packed = headers.get(CARRIED_HEADER)
-            if packed is not None:
-                owners.append(row.key)
-                carried.append(packed)
+        pairs = sorted(rows.items())  # what is in order is inserted faster
+        keys, own = [key for key, _ in pairs], [value for _, (value, _) in pairs]
+        owners = [key for key, (_, packed) in pairs if packed is not None]
+        carried = [packed for _, (_, packed) in pairs if packed is not None]
         keys, own = self._kept(keys, own)
         owners, carried = self._kept(owners, carried)
         batch = WriteBatch()

@@ -164,7 +164,9 @@ def test_the_tour_shows_and_counts_everything_on_a_stack_that_runs_and_is_left(s
     assert "5 went through, in order" in printed, printed
     assert counted(r"The worker was ready again after (\d+) s; it had caught up after (\d+) s", printed)
     verdicts = re.findall(r"Of [\d,]+ different events that came meanwhile: (.*)$", printed, re.MULTILINE)
-    assert ["0 lost, 0 doubled."] * 6 == verdicts, f"{printed}\nof three troubles, when they were counted and at the end"
+    assert ["0 lost, 0 doubled."] * 6 == verdicts, (
+        f"of three troubles, when they were counted and at the end\n{printed}"
+    )
     assert "Traceback" not in printed
     assert [True, True] == [one.pid is not None for one in stack.status()]
     assert [] == [line for line in processes_of(demo.directory) if "java" not in line]
