@@ -86,7 +86,7 @@ class WorkerMetrics:
             "streams_restore_rows", "Rows of state in the changelog records that were read.", registry=registry
         )
         self.restore_seconds = Counter(
-            "streams_restore_seconds", "Time in restoring partitions, one after the other.", registry=registry
+            "streams_restore_seconds", "Time in which at least one partition was restored.", registry=registry
         )
         self.aborts = Counter("streams_aborts", "Aborted commit cycles.", ("reason",), registry=registry)
         self.misrouted = Counter(

@@ -27,6 +27,7 @@ from streams.state.disk import require_room
 from streams.state.identity import Places
 from streams.state.rocks import RocksMemory, RocksStore, open_compared, open_or_quarantine, quarantine, set_aside
 from streams.state.store import StoreCorrupted, StoreOutdated, StoreUnavailable
+from streams.worker.busy_time import BusyTime
 from streams.worker.metrics import WorkerMetrics
 from streams.worker.owner import DataDirectory
 from streams.worker.ports import Restored
@@ -79,6 +80,7 @@ class Restorer:
         self._directory = directory
         self._memory = memory
         self._metrics = metrics
+        self._busy = BusyTime(metrics.restore_seconds.inc)
         self._readers = readers
         bytes_each = (settings.streams_memory_mb_max << 20) / RESTORES_MAX
         self._ids_max = int(bytes_each * _IDS_SHARE / _BYTES_PER_ID)
@@ -228,23 +230,22 @@ class Restorer:
             if store is None:
                 store = self._opened(partition, places, go_on)
                 self._stores[partition] = store
-            started = time.perf_counter()
             store.on_scanned = go_on
             try:
-                task = restore_partition(
-                    self._config,
-                    partition,
-                    store,
-                    changelog,
-                    places=places,
-                    ids_in_memory_max=self._ids_max,
-                    held_bytes_max=self._held_bytes_max,
-                    on_rows=on_rows,
-                    layouts=layouts,
-                )
+                with self._busy.counted():
+                    task = restore_partition(
+                        self._config,
+                        partition,
+                        store,
+                        changelog,
+                        places=places,
+                        ids_in_memory_max=self._ids_max,
+                        held_bytes_max=self._held_bytes_max,
+                        on_rows=on_rows,
+                        layouts=layouts,
+                    )
             finally:
                 store.on_scanned = _nothing
-                self._metrics.restore_seconds.inc(time.perf_counter() - started)
             self._restored[partition] = None
             if self._snapshots is not None:
                 self._snapshots.accepted(partition)

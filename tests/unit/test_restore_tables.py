@@ -18,7 +18,11 @@ SMALL, LARGE, GONE = (bytes([mark]) * DIGEST_BYTES for mark in (1, 2, 3))
 class Layouts:
     """What a reader asks of an identity: two states, and one that is declared no longer."""
 
-    rows = {"small": RowLayout.of(np.dtype([("a", "<i4")])), "large": RowLayout.of(np.dtype([("b", "<i8")]))}
+    def __init__(self) -> None:
+        self.rows = {
+            "small": RowLayout.of(np.dtype([("a", "<i4")])),
+            "large": RowLayout.of(np.dtype([("b", "<i8")])),
+        }
 
     def layouts(self) -> dict[bytes, tuple[str, RowLayout]]:
         return {
@@ -94,10 +98,10 @@ def test_a_key_that_was_forgotten_is_left_out_until_it_comes_again() -> None:
 
 
 def test_what_is_kept_is_bounded_by_keys_and_by_bytes() -> None:
-    many, large = NewestRows("t-0"), NewestRows("t-0")
-    many.take([row(number, b"%d" % number, b"") for number in range(19_999)])
-    assert not many.is_full
-    many.take([row(20_000, b"one more", b"")])
+    fewer, many, large = NewestRows("t-0"), NewestRows("t-0"), NewestRows("t-0")
+    fewer.take([row(number, b"%d" % number, b"") for number in range(19_999)])
+    assert not fewer.is_full
+    many.take([row(number, b"%d" % number, b"") for number in range(20_000)])
     assert many.is_full
     large.take([row(0, b"a", bytes(1 << 24))])
     assert large.is_full
