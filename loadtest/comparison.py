@@ -222,21 +222,24 @@ class Bench:
         """The worker that has drained the topic starts again: with its state, then without."""
         port = free_port()
 
-        def start() -> Subject:
-            return self._worker(self._gps.pipeline, "worker-recovery.log", port)
+        def start(log: str) -> Subject:
+            return self._worker(self._gps.pipeline, log, port)
 
         yield from self._recoveries("bench", filled.events, start, port, self.folders.data / "worker")
 
     def _recoveries(
-        self, bench: str, events: int, start: Callable[[], Subject], port: int, data_dir: Path
+        self, bench: str, events: int, start: Callable[[str], Subject], port: int, data_dir: Path
     ) -> Iterator[Run]:
-        """A worker that has drained `events` starts with the state in `data_dir`, then without."""
+        """A worker that has drained `events` starts with the state in `data_dir`, then without.
+
+        `start` gets the name of the worker's log.
+        """
         url = f"http://127.0.0.1:{port}/metrics"
         with self._task("starting again with local state", None):
-            found = measure_restart(start, url, READY_S_MAX)
+            found = measure_restart(lambda: start(f"worker-{bench}-restart.log"), url, READY_S_MAX)
         yield self._recovery_run(f"{bench}-restart", events, found)
         with self._task("starting again from Kafka alone", None):
-            found = measure_restore(start, url, data_dir, READY_S_MAX)
+            found = measure_restore(lambda: start(f"worker-{bench}-restore.log"), url, data_dir, READY_S_MAX)
         yield self._recovery_run(f"{bench}-restore", events, found)
 
     def _recovery_run(self, scenario: str, events: int, found: Recovery) -> Run:

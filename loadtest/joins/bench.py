@@ -46,17 +46,17 @@ class BenchWithJoin(Compared):
         with self._task("filling two topics for the join", options.join_positions + options.join_steps) as update:
             rate = self._fill_join(*feeds, on_progress=update)
 
-        def start() -> Subject:
-            log, data_dir = self.folders.logs / "worker-join.log", self.folders.data / "join"
+        def start(log: str) -> Subject:
+            data_dir = self.folders.data / "join"
             variables = {
                 "STREAMS_APP": APP,
                 SCHEMAS_DIR_VARIABLE: str(self._schemas_of_join()),
                 "STREAMS_IDLE_MS": str(IDLE_MS),
             }
-            return worker(self.settings, flow.name, data_dir, port, log, variables)
+            return worker(self.settings, flow.name, data_dir, port, self.folders.logs / log, variables)
 
         events = options.join_positions + options.join_steps
-        with start() as subject:
+        with start("worker-join.log") as subject:
             drain = self._drain_both(subject, events)
             seconds = operator_seconds(port)
             quiet_s = (self.settings.streams_lateness_ms + IDLE_MS) / 1000 + 3
