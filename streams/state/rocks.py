@@ -28,6 +28,7 @@ from rocksdict import (
 from rocksdict import WriteBatch as RocksBatch
 
 from streams.limits import SCAN_SIGN_ROWS
+from streams.state.shares import Shares
 from streams.state.store import StoreClosed, StoreCorrupted, StoreUnavailable, WriteBatch, prefix_end
 
 log = structlog.get_logger(__name__)
@@ -38,15 +39,17 @@ _CORRUPTION: Final = ("Corruption", "does not exist", "checksum", "No such file"
 
 
 class RocksMemory:
-    """Block cache and memtable bound that all stores of a process share."""
+    """Block cache, bound on memtables, and what may be gathered before it is written: all stores of a process share."""
 
-    def __init__(self, *, cache_bytes: int, memtable_bytes: int) -> None:
+    def __init__(self, *, cache_bytes: int, memtable_bytes: int, gathered_bytes: int = 0) -> None:
+        """`gathered_bytes`: see `write_behind`; 0: everything is written at once."""
         self.cache = Cache(cache_bytes)
         self.memtables = WriteBufferManager(memtable_bytes, False)  # noqa: FBT003 - positional in rocksdict
+        self.gathered = Shares(gathered_bytes)
 
     def bytes_used(self) -> int:
-        """Bytes in the block cache and in memtables."""
-        return int(self.cache.get_usage()) + int(self.memtables.get_usage())
+        """Bytes in the block cache, in memtables, and gathered."""
+        return int(self.cache.get_usage()) + int(self.memtables.get_usage()) + self.gathered.bytes_used
 
 
 class _Readers:

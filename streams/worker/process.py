@@ -66,6 +66,9 @@ _SWITCH_INTERVAL_S: Final = 0.0005
 5 ms each time costs that much waiting for the thread that turns records into columns."""
 _GC_ALLOCATIONS: Final = 100_000
 _CACHE_SHARE: Final = 1 / 16
+_MEMTABLES_SHARE: Final = 3 / 64
+_GATHERED_SHARE: Final = 1 / 64
+"""Of the memory for data, for rows that are gathered before they are written to a store."""
 _STATE_SHARE: Final = 0.25
 _RESIDENT_SHARE: Final = 0.8
 """Of the memory setting, resident memory beyond which state gets less than its share: the rest is for peaks."""
@@ -147,7 +150,11 @@ class WorkerProcess:
         self._shared = Shared(
             settings,
             self._directory,
-            RocksMemory(cache_bytes=int(memory_bytes * _CACHE_SHARE), memtable_bytes=int(memory_bytes * _CACHE_SHARE)),
+            RocksMemory(
+                cache_bytes=int(memory_bytes * _CACHE_SHARE),
+                memtable_bytes=int(memory_bytes * _MEMTABLES_SHARE),
+                gathered_bytes=int(memory_bytes * _GATHERED_SHARE),
+            ),
             self.metrics,
             MemoryBudget(
                 int(memory_bytes * _STATE_SHARE),

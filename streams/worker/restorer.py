@@ -27,6 +27,7 @@ from streams.state.disk import require_room
 from streams.state.identity import Places
 from streams.state.rocks import RocksMemory, RocksStore, open_compared, open_or_quarantine, quarantine, set_aside
 from streams.state.store import StoreCorrupted, StoreOutdated, StoreUnavailable
+from streams.state.write_behind import WriteBehindStore
 from streams.worker.busy_time import BusyTime
 from streams.worker.metrics import WorkerMetrics
 from streams.worker.owner import DataDirectory
@@ -85,7 +86,7 @@ class Restorer:
         bytes_each = (settings.streams_memory_mb_max << 20) / RESTORES_MAX
         self._ids_max = int(bytes_each * _IDS_SHARE / _BYTES_PER_ID)
         self._held_bytes_max = int(bytes_each * _HELD_SHARE)
-        self._stores: dict[int, RocksStore] = {}
+        self._stores: dict[int, WriteBehindStore] = {}
         self._locks: dict[int, threading.Lock] = {}
         self._places = ThreadPoolExecutor(RESTORES_MAX, f"{config.pipeline.name}-restore")
         self._closing_thread = ThreadPoolExecutor(1, f"{config.pipeline.name}-closing")
@@ -228,7 +229,7 @@ class Restorer:
             changelog.require_settled(list(self._config.pipeline.changelogs), partition)
             store = self._stores.get(partition)
             if store is None:
-                store = self._opened(partition, places, go_on)
+                store = WriteBehindStore(self._opened(partition, places, go_on), self._memory.gathered)
                 self._stores[partition] = store
             store.on_scanned = go_on
             try:

@@ -16,36 +16,43 @@ import structlog
 
 from streams.state.memory import MemoryStore
 from streams.state.rocks import RocksMemory, RocksStore, open_compared, open_or_quarantine
-from streams.state.store import Store, StoreClosed, StoreCorrupted, WriteBatch, prefix_end
+from streams.state.store import Store, StoreClosed, StoreCorrupted, StoreUnavailable, WriteBatch, prefix_end
+from streams.state.write_behind import WriteBehindStore
 
 MARKER = b"m"
 
 
-def rocks_memory() -> RocksMemory:
-    return RocksMemory(cache_bytes=4 << 20, memtable_bytes=4 << 20)
+def rocks_memory(gathered_bytes: int = 0) -> RocksMemory:
+    return RocksMemory(cache_bytes=4 << 20, memtable_bytes=4 << 20, gathered_bytes=gathered_bytes)
 
 
 class RocksSubject:
-    """RocksDB; a crash is a copy of the directory while it is open: what a killed process leaves."""
+    """RocksDB; a crash is a copy of the directory while it is open: what a killed process leaves.
 
-    def __init__(self, path: Path) -> None:
+    `gathered_bytes`: how much is gathered before it is written to the database; None: the database alone.
+    """
+
+    def __init__(self, path: Path, gathered_bytes: int | None = None) -> None:
         self._path = path
+        self._gathered_bytes = gathered_bytes
         self._crashes = 0
         self._open: list[Store] = []
 
-    def open(self) -> RocksStore:
-        store = RocksStore(self._path, rocks_memory())
+    def open(self) -> Store:
+        memory = rocks_memory(self._gathered_bytes or 0)
+        database = RocksStore(self._path, memory)
+        store = database if self._gathered_bytes is None else WriteBehindStore(database, memory.gathered)
         self._open.append(store)
         return store
 
-    def crash(self, _store: Store) -> RocksStore:
+    def crash(self, _store: Store) -> Store:
         self._crashes += 1
         aside = self._path.with_name(f"crashed-{self._crashes}")
         shutil.copytree(self._path, aside)
         self._path = aside
         return self.open()
 
-    def reopen(self, store: Store) -> RocksStore:
+    def reopen(self, store: Store) -> Store:
         store.close()
         self._open.remove(store)
         return self.open()
@@ -75,9 +82,13 @@ class MemorySubject:
         pass
 
 
-@pytest.fixture(params=["rocks", "memory"])
+GATHERED = {"rocks": None, "write-behind of nothing": 0, "of two rows": 400, "of everything": 1 << 20}
+
+
+@pytest.fixture(params=["memory", *GATHERED])
 def subject(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[MemorySubject | RocksSubject]:
-    made = RocksSubject(tmp_path / "state" / "0") if request.param == "rocks" else MemorySubject()
+    path = tmp_path / "state" / "0"
+    made = MemorySubject() if request.param == "memory" else RocksSubject(path, GATHERED[request.param])
     yield made
     made.finish()
 
@@ -240,6 +251,133 @@ def test_the_end_of_a_prefix_is_behind_all_its_keys() -> None:
     assert prefix_end(b"a") == b"b"
     assert prefix_end(b"a\xff\xff") == b"b"
     assert prefix_end(b"\xff\xff") > b"\xff" * 20
+
+
+# --- rows that are gathered before they are written -------------------------------------------------------------------
+
+
+class Database(RocksStore):
+    """Notes what is written to it, and refuses when it is told to."""
+
+    def __init__(self, path: Path, memory: RocksMemory) -> None:
+        super().__init__(path, memory)
+        self.written: list[int] = []
+        self.is_full = False
+
+    def write(self, batch: WriteBatch) -> None:
+        if self.is_full:
+            raise StoreUnavailable("No space left on device")
+        self.written.append(len(batch.puts))
+        super().write(batch)
+
+
+@pytest.fixture
+def database(tmp_path: Path) -> Database:
+    return Database(tmp_path / "0", rocks_memory(10_000))
+
+
+@pytest.fixture
+def gathering(database: Database, tmp_path: Path) -> Iterator[WriteBehindStore]:
+    memory = rocks_memory(10_000)
+    store = WriteBehindStore(database, memory.gathered)
+    yield store
+    database.is_full = False
+    store.close()
+    assert 0 == memory.gathered.bytes_used
+
+
+def test_a_key_that_is_written_again_and_again_reaches_the_database_once(
+    database: Database, gathering: WriteBehindStore
+) -> None:
+    for number in range(1_000):
+        put(gathering, *((b"k%d" % key, b"%d" % number) for key in range(5)))
+    assert [] == database.written
+    gathering.flush()
+    assert [5] == database.written
+    assert [b"999"] == database.get_many([b"k3"])
+
+
+def test_rows_beyond_the_share_are_written_and_a_batch_beyond_it_alone(
+    database: Database, gathering: WriteBehindStore
+) -> None:
+    put(gathering, *((b"k%d" % key, bytes(1_000)) for key in range(5)))
+    put(gathering, *((b"l%d" % key, bytes(1_000)) for key in range(5)))
+    assert [5] == database.written
+    put(gathering, *((b"m%d" % key, bytes(1_000)) for key in range(20)))
+    assert [5, 5, 20] == database.written
+    assert 30 == len(rows(gathering))
+
+
+def test_a_share_is_smaller_the_more_stores_there_are(tmp_path: Path) -> None:
+    memory = rocks_memory(10_000)
+    stores = [WriteBehindStore(RocksStore(tmp_path / str(number), memory), memory.gathered) for number in range(4)]
+    assert 2_500 == memory.gathered.each
+    put(stores[0], (b"a", bytes(500)))
+    assert memory.bytes_used() >= memory.gathered.bytes_used >= 500
+    for store in stores[1:]:
+        store.abandon()
+    assert 10_000 == memory.gathered.each
+    stores[0].close()
+    assert 0 == memory.gathered.bytes_used
+
+
+def test_when_the_disk_refuses_nothing_is_applied_and_nothing_is_lost(
+    database: Database, gathering: WriteBehindStore
+) -> None:
+    put(gathering, (b"a", b"1"), (b"b", b"1"))
+    database.is_full = True
+    for batch in (
+        WriteBatch(puts=[(b"a", bytes(20_000))]),
+        WriteBatch(puts=[(b"a", bytes(9_800))]),
+        WriteBatch(delete_ranges=[(b"a", b"b")], puts=[(b"b", b"2")]),
+    ):
+        with pytest.raises(StoreUnavailable):
+            gathering.write(batch)
+    with pytest.raises(StoreUnavailable):
+        gathering.flush()
+    assert [b"1", b"1", None] == gathering.get_many([b"a", b"b", b"c"])
+    put(gathering, (b"b", b"3"))
+    database.is_full = False
+    assert [(b"a", b"1"), (b"b", b"3")] == rows(gathering)
+
+
+def test_rows_are_seen_at_every_moment_while_they_are_written(gathering: WriteBehindStore) -> None:
+    keys = [b"k%d" % key for key in range(20)]
+    put(gathering, *((key, b"0") for key in keys))
+    failed: list[list[bytes | None]] = []
+    ends = threading.Event()
+
+    def look() -> None:
+        newest = 0
+        while not ends.is_set():
+            found = gathering.get_many(keys)
+            if None in found or min(map(int, filter(None, found))) < newest:
+                failed.append(found)
+            newest = min(int(value or 0) for value in found)
+
+    threads = [threading.Thread(target=look) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for number in range(1, 1_500):
+        put(gathering, *((key, b"%d" % number) for key in keys))
+        if not number % 7:
+            gathering.flush()
+    ends.set()
+    for thread in threads:
+        thread.join()
+    assert [] == failed
+
+
+def test_an_abandoned_store_is_as_of_its_last_flush(tmp_path: Path) -> None:
+    memory = rocks_memory(10_000)
+    store = WriteBehindStore(RocksStore(tmp_path / "0", memory), memory.gathered)
+    put(store, (b"a", b"1"))
+    store.flush()
+    put(store, (b"a", b"2"))
+    store.abandon()
+    again = RocksStore(tmp_path / "0", memory)
+    assert [(b"a", b"1")] == rows(again)
+    again.close()
 
 
 # --- a disk that lies -------------------------------------------------------------------------------------------------
