@@ -57,8 +57,8 @@ def restore_partition(
     `layouts` has the flow's growths. A partition that a growth has brought, and that has no state of its own yet, takes
     over its parent's: its task has an `adoption`, which is to be committed before anything is consumed.
 
-    `age_ms`: so long ago the store had all that was committed. Beyond `STORE_AGE_MS_MAX` it is used only if it still has.
-    A store without a checkpoint has at most what an unfinished restore has left, and is emptied.
+    `age_ms`: so long ago the store had all that was committed. Beyond `STORE_AGE_MS_MAX` it is used only if it still
+    has. A store without a checkpoint has at most what an unfinished restore has left, and is emptied.
 
     Raises:
         NotCutYet: the parent has not given the state away yet; try again later.

@@ -50,12 +50,8 @@ class Compacted(MemoryChangelog):
             yield [row for row in rows if topic != TABLE or row.key != self._gone]
 
 
-def restored(
-    world: World, disk: dict[bytes, bytes], changelog: MemoryChangelog, *, age_ms: int = 0
-) -> PartitionTask:
-    return restore_partition(
-        world.config, 0, MemoryStore(disk), changelog, ids_in_memory_max=10**6, age_ms=age_ms
-    )
+def restored(world: World, disk: dict[bytes, bytes], changelog: MemoryChangelog, *, age_ms: int = 0) -> PartitionTask:
+    return restore_partition(world.config, 0, MemoryStore(disk), changelog, ids_in_memory_max=10**6, age_ms=age_ms)
 
 
 def keys_of(task: PartitionTask) -> set[bytes]:
