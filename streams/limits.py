@@ -134,6 +134,10 @@ SNAPSHOT_AGE_MS_MAX: Final = 72_000_000
 """Older snapshots are not restored: a compacted topic keeps a deletion for 24 hours (`delete.retention.ms`), so that
 deleted rows would come back.
 """
+STORE_AGE_MS_MAX: Final = SNAPSHOT_AGE_MS_MAX
+"""A local store that has missed cycles, and was complete longer ago, is not brought forward, for the same reason."""
+STORE_NOTE_MS_MAX: Final = 3_600_000
+"""A worker that was held up for longer does not note that its stores are complete: others may have had them."""
 
 WHOLE_NUMBER_MAX: Final = 2**53
 """Largest whole number of a payload field, by its magnitude: they are doubles, and beyond it not every one is exact."""

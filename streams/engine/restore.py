@@ -21,14 +21,16 @@ from streams.engine.restore_tables import replay_tables
 from streams.engine.task import PartitionTask
 from streams.growth.layout import FIRST_EPOCH
 from streams.growth.layouts import Layouts
+from streams.limits import STORE_AGE_MS_MAX
 from streams.operators.base import RestoreBudget
 from streams.state.checkpoint import Checkpoint
 from streams.state.identity import Places
 from streams.state.journal import Position
 from streams.state.names import CHECKPOINT
-from streams.state.store import Store, StoreCorrupted, WriteBatch
+from streams.state.store import Store, StoreCorrupted, StoreOutdated, WriteBatch, prefix_end
 
 HELD_BYTES_MAX: Final = 64 << 20
+_ALL_KEYS: Final = b"", prefix_end(b"")
 
 
 def restore_partition(
@@ -43,6 +45,7 @@ def restore_partition(
     accepted: frozenset[str] = frozenset(),
     on_rows: OnRows = lambda _records, _rows: None,
     layouts: Layouts | None = None,
+    age_ms: int = 0,
 ) -> PartitionTask:
     """Task for `partition`, its state equal to what the group has committed.
 
@@ -54,11 +57,14 @@ def restore_partition(
     `layouts` has the flow's growths. A partition that a growth has brought, and that has no state of its own yet, takes
     over its parent's: its task has an `adoption`, which is to be committed before anything is consumed.
 
+    `age_ms`: so long ago the store had all that was committed. Beyond `STORE_AGE_MS_MAX` it is used only if it still
+    has. A store without a checkpoint has at most what an unfinished restore has left, and is emptied.
+
     Raises:
         NotCutYet: the parent has not given the state away yet; try again later.
         RestoreFailed: the state and what is there now cannot be reconciled; the message says why and what to do.
         StoreCorrupted: the store holds something else than our state; quarantine it and restore from nothing.
-        StoreOutdated: the store is of another life or layout; move it aside and restore from nothing.
+        StoreOutdated: the store is of another life or layout, or too old; move it aside and restore from nothing.
 
     """
     context = RestoreContext(config, partition, changelog, places or Places(), on_rows, layouts)
@@ -67,6 +73,8 @@ def restore_partition(
     committed = [one.committed() for one in offsets]
     budget = RestoreBudget(ids_in_memory_max, held_bytes_max)
     checkpoint = read_checkpoint(store)
+    if checkpoint is None:
+        empty(store)
     epoch = offsets[0].epoch(committed[0])
     if layouts is not None and layouts.is_child(partition) and epoch < layouts.known[-1].epoch:
         return adopting_task(context, layouts, store, budget, has_store=checkpoint is not None)
@@ -79,6 +87,8 @@ def restore_partition(
         layouts.enter(task.home, epoch)
     start = max(low, checkpoint.replay_from if checkpoint else low)
     reached = JournalReplay(context, task, budget).run(checkpoint, start, high)
+    if checkpoint is not None and reached.cycle > checkpoint.cycle:
+        require_recent(age_ms)
     if reached.cycle:
         reached = identities.under_declared(task, reached, context.declared(reached.identity.epoch))
         positions = reached.positions(config.further_names)
@@ -108,6 +118,31 @@ def restore_partition(
 def _at(position: Position, offset_next: int) -> Position:
     """The position at an offset; whose epoch is not known where that is another one than it had."""
     return position if position.offset_next == offset_next else Position(offset_next, position.watermark)
+
+
+def empty(store: Store) -> None:
+    """Delete all rows of a store without a checkpoint.
+
+    They are of a restore that was not finished. A row of a key that was deleted since then would stay: compaction takes
+    the deletion away, too.
+    """
+    if store.range(*_ALL_KEYS, 1):
+        store.write(WriteBatch(delete_ranges=[_ALL_KEYS]))
+
+
+def require_recent(age_ms: int) -> None:
+    """Require that a store which has missed cycles was complete not long ago.
+
+    Raises:
+        StoreOutdated: deletions that it has missed may be gone.
+
+    """
+    if age_ms > STORE_AGE_MS_MAX:
+        raise StoreOutdated(
+            f"the local state had all that was committed {age_ms / 3_600_000:,.0f} h ago, and has missed cycles since: "
+            "rows that were deleted meanwhile may be gone from the compacted topics without a trace "
+            f"(delete.retention.ms), so that a store is brought forward for {STORE_AGE_MS_MAX // 3_600_000} h only"
+        )
 
 
 def read_checkpoint(store: Store) -> Checkpoint | None:

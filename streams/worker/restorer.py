@@ -13,6 +13,7 @@ from typing import Final, TypeVar
 import structlog
 from confluent_kafka import KafkaException
 
+from streams.clock import SystemTime
 from streams.engine.config import TaskConfig
 from streams.engine.journal_chain import RestoreFailed
 from streams.engine.restore import read_checkpoint, restore_partition
@@ -20,9 +21,10 @@ from streams.engine.task import PartitionTask
 from streams.errors import StreamsError
 from streams.growth.layouts import Layouts
 from streams.kafka.changelog import ChangelogReaders, Unsettled
-from streams.limits import RESTORE_WAIT_MS_MAX, RESTORES_MAX
+from streams.limits import RESTORE_WAIT_MS_MAX, RESTORES_MAX, STORE_NOTE_MS_MAX
 from streams.resilience.retry import Backoff, Retrier
 from streams.settings import Settings
+from streams.state.complete import age_ms, note_complete
 from streams.state.disk import require_room
 from streams.state.identity import Places
 from streams.state.rocks import RocksMemory, RocksStore, open_compared, open_or_quarantine, quarantine, set_aside
@@ -31,7 +33,7 @@ from streams.state.write_behind import WriteBehindStore
 from streams.worker.busy_time import BusyTime
 from streams.worker.metrics import WorkerMetrics
 from streams.worker.owner import DataDirectory
-from streams.worker.ports import Restored
+from streams.worker.ports import Restored, TimeSource
 from streams.worker.snapshot_restores import SnapshotRestores
 
 log = structlog.get_logger(__name__)
@@ -67,12 +69,14 @@ class Restorer:
         layouts: Callable[[], Layouts | None],
         on_progress: Callable[[], object],
         snapshots: SnapshotRestores | None = None,
+        clock: TimeSource | None = None,
     ) -> None:
         """`places` says where the flow's topics are now, and `layouts` how it was grown (None: it was not).
 
         They may ask the broker, and raise StreamsError. A partition without local state begins with one of `snapshots`.
         """
         self._snapshots = snapshots
+        self._wall_ms = (clock or SystemTime()).wall_ms
         self._find_layouts = layouts
         self._config = config
         self._find_places = places
@@ -91,8 +95,9 @@ class Restorer:
         self._places = ThreadPoolExecutor(RESTORES_MAX, f"{config.pipeline.name}-restore")
         self._closing_thread = ThreadPoolExecutor(1, f"{config.pipeline.name}-closing")
         self._under_way = 0
-        self._restored: dict[int, None] = {}
-        """Keys are partitions whose stores are open and were restored to the group's committed offset."""
+        self._restored: dict[int, int] = {}
+        """Partitions whose stores are open and were restored to the group's committed offset, and when they were known
+        to have all that is committed."""
         self.stuck: dict[int, str] = {}
         """By partition, why its restore fails."""
 
@@ -193,11 +198,24 @@ class Restorer:
                 try:
                     store = self._stores.get(partition)
                     if store is not None:
+                        known_ms = self._known_complete_ms(partition)
                         store.flush()
+                        if known_ms is not None:
+                            note_complete(store.path, known_ms)
                         bytes_used += store.bytes_used()
                 finally:
                     lock.release()
         self._metrics.state_bytes.labels("rocksdb").set(bytes_used)
+
+    def _known_complete_ms(self, partition: int) -> int | None:
+        """When an owned store had all that was committed: now, but for a worker that was held up for long.
+
+        That one may not know yet that others have had its partitions meanwhile.
+        """
+        known_ms, now_ms = self._restored.get(partition), self._wall_ms()
+        if known_ms is not None and now_ms - known_ms <= STORE_NOTE_MS_MAX:
+            known_ms = self._restored[partition] = now_ms
+        return known_ms
 
     def _lock_of(self, partition: int) -> threading.Lock:
         """The lock to hold while opening, restoring or closing the store of a partition."""
@@ -231,6 +249,9 @@ class Restorer:
             if store is None:
                 store = WriteBehindStore(self._opened(partition, places, go_on), self._memory.gathered)
                 self._stores[partition] = store
+            now_ms = self._wall_ms()
+            if read_checkpoint(store) is None:
+                note_complete(store.path, now_ms)  # it will have nothing that was read before
             store.on_scanned = go_on
             try:
                 with self._busy.counted():
@@ -244,10 +265,11 @@ class Restorer:
                         held_bytes_max=self._held_bytes_max,
                         on_rows=on_rows,
                         layouts=layouts,
+                        age_ms=age_ms(store.path, now_ms),
                     )
             finally:
                 store.on_scanned = _nothing
-            self._restored[partition] = None
+            self._restored[partition] = self._wall_ms()
             if self._snapshots is not None:
                 self._snapshots.accepted(partition)
         log.info(

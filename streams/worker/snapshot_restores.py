@@ -14,6 +14,7 @@ from streams.clock import SystemTime
 from streams.flow.declaration import Pipeline
 from streams.snapshots.objects import ObjectStore, ObjectStoreUnavailable
 from streams.snapshots.shelf import Shelf, Snapshot, SnapshotDamaged
+from streams.state.complete import note_complete
 from streams.state.identity import Places
 from streams.state.store import StoreUnavailable
 from streams.worker.metrics import WorkerMetrics
@@ -82,6 +83,7 @@ class SnapshotRestores:
             partial.mkdir(parents=True)
             _require_room(partial, snapshot.manifest.size)
             shelf.fetch(snapshot.manifest, partial, lambda _: go_on())
+            note_complete(partial, snapshot.written_ms)
             shutil.rmtree(path, ignore_errors=True)
             partial.replace(path)
         except SnapshotDamaged as error:

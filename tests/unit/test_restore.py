@@ -91,7 +91,7 @@ def test_a_group_whose_offsets_expired_goes_on_where_its_state_ends() -> None:
         {CHECKPOINT: b"{}"},
         {CHECKPOINT: b"\xff"},
         {CHECKPOINT: checkpoint(journal_next=9).pack()},
-        {operator_prefix("reorder.held") + bytes(20): b"garbage"},
+        {CHECKPOINT: checkpoint().pack(), operator_prefix("reorder.held") + bytes(20): b"garbage"},
     ],
     ids=["no marker", "not text", "ahead of the journal", "bad page"],
 )

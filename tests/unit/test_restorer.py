@@ -4,6 +4,7 @@ import asyncio
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,9 @@ from streams.operators.window.operator import window_name
 from streams.operators.window.windows import Windows
 from streams.resilience.retry import Retrier
 from streams.settings import Settings
+from streams.sinks.base import Committed
 from streams.state.identity import Places
+from streams.state.journal import JournalEntry, Position
 from streams.state.names import CHECKPOINT, operator_prefix
 from streams.state.rocks import RocksMemory, RocksStore, open_or_quarantine
 from streams.state.store import WriteBatch
@@ -27,7 +30,8 @@ from streams.worker.metrics import WorkerMetrics
 from streams.worker.owner import DataDirectory
 from streams.worker.ports import Restored
 from streams.worker.restorer import Restorer
-from tests.unit.test_restore import CONFIG
+from tests.unit.test_journal import entry
+from tests.unit.test_restore import CONFIG, OURS, checkpoint
 
 
 class Reader(MemoryChangelog):
@@ -176,7 +180,8 @@ def test_a_restore_that_reads_a_large_store_gives_signs_of_life_all_the_way(worl
     path.parent.mkdir(parents=True)
     store = RocksStore(path, world.memory)
     closed, prefix = bytes(window_row_bytes()), operator_prefix(window_name(GPS.windows[0].topic))
-    store.write(WriteBatch(puts=[(prefix + b"%08d" % number, closed) for number in range(rows)]))
+    windows = [(prefix + b"%08d" % number, closed) for number in range(rows)]
+    store.write(WriteBatch(puts=[(CHECKPOINT, checkpoint().pack()), *windows]))
     store.close()
 
     async def story() -> None:
@@ -228,3 +233,88 @@ def test_a_scan_that_is_no_longer_wanted_ends_and_leaves_the_store_unlocked(tmp_
         open_or_quarantine(tmp_path / "0", memory, no_longer)
     open_or_quarantine(tmp_path / "0", memory).close()
     assert [tmp_path / "0"] == list(tmp_path.iterdir())
+
+
+HOUR_MS = 3_600_000
+
+
+class Aging(World):
+    """A worker's stores as time goes on."""
+
+    def __init__(self, directory: Path) -> None:
+        self.now_ms = 100 * HOUR_MS
+        super().__init__(directory, partitions=1)
+        self.restorer._wall_ms = lambda: self.now_ms
+
+    def commit(self, cycle: int) -> None:
+        """Another worker commits a cycle."""
+        at = {GPS.source: Position(10 * cycle, cycle)}
+        head = JournalEntry(cycle, 2**40, positions=at, identity=OURS.packed)
+        for record in replace(entry(ids_count=4), head=head).packed(1_000):
+            self.readers.kafka.append(GPS.journal, 0, None, record, 0)
+        self.readers.kafka.group[0] = Committed(10 * cycle, cycle)
+
+    def restore(self) -> None:
+        assert asyncio.run(self.restorer.restore(0, lambda: True)) is not None
+
+    @property
+    def was_moved_aside(self) -> bool:
+        return self.restorer.store_path(0).with_name("0.outdated").exists()
+
+
+def test_a_store_that_was_away_for_too_long_is_moved_aside_and_one_in_use_is_not(tmp_path: Path) -> None:
+    world = Aging(tmp_path)
+    world.commit(1)
+    world.restore()
+    for _ in range(30):  # owned, and idle
+        world.now_ms += HOUR_MS
+        world.restorer.flush()
+    world.restorer.release(0, None)
+    world.commit(2)
+    world.now_ms += 19 * HOUR_MS
+    world.restore()
+    assert not world.was_moved_aside
+    world.restorer.flush()
+    world.restorer.release(0, None)
+    world.commit(3)
+    world.now_ms += 21 * HOUR_MS
+    world.restore()
+    assert world.was_moved_aside
+
+
+def test_a_worker_that_was_held_up_for_long_does_not_call_its_stores_complete(tmp_path: Path) -> None:
+    world = Aging(tmp_path)
+    world.commit(1)
+    world.restore()
+    world.restorer.flush()
+    world.now_ms += 10 * HOUR_MS
+    world.restorer.flush()
+    world.restorer.release(0, None)
+    world.commit(2)
+    world.now_ms += 11 * HOUR_MS
+    world.restore()
+    assert world.was_moved_aside
+
+
+def test_a_store_of_an_earlier_version_has_no_note_and_is_used(tmp_path: Path) -> None:
+    world = Aging(tmp_path)
+    world.commit(1)
+    world.restore()
+    world.restorer.release(0, None)
+    (world.restorer.store_path(0) / "complete_at_ms").unlink()
+    world.commit(2)
+    world.now_ms += 100 * HOUR_MS
+    world.restore()
+    assert not world.was_moved_aside
+
+
+@pytest.mark.parametrize("note", ["", "no number", str(10**15)])
+def test_a_note_that_says_nothing_is_too_old(tmp_path: Path, note: str) -> None:
+    world = Aging(tmp_path)
+    world.commit(1)
+    world.restore()
+    world.restorer.release(0, None)
+    (world.restorer.store_path(0) / "complete_at_ms").write_text(note)
+    world.commit(2)
+    world.restore()
+    assert world.was_moved_aside
