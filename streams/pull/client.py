@@ -45,7 +45,7 @@ class RestClient:
     def __init__(
         self, source: PullSource, *, masks_words: bool = False, clock: Callable[[], float] = time.time
     ) -> None:
-        """`masks_words`: records hold personal data, which the source may quote: of a refusal only the status is told."""
+        """`masks_words`: records hold personal data, which the source may quote: of refusals the status is told."""
         self._source, self._masks_words, self._clock = source, masks_words, clock
         self._token = ""
         self._token_until_s = 0.0
