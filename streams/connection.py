@@ -1,7 +1,9 @@
-"""Finds connection settings that contradict each other; messages name the variables."""
+"""Finds connection settings that contradict each other, or hold credentials; messages name the variables."""
 
 from collections.abc import Mapping
 from typing import Any, Final
+
+from streams.object_stores import refusal_of
 
 _PASSWORD_MECHANISMS: Final = frozenset({"PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"})
 _TLS_FILES: Final = ("KAFKA_SSL_CA_LOCATION", "KAFKA_SSL_CERTIFICATE_LOCATION", "KAFKA_SSL_KEY_LOCATION")
@@ -13,15 +15,16 @@ _OIDC: Final = (
 _OAUTH: Final = (*_OIDC, "KAFKA_SASL_OAUTHBEARER_SCOPE", "KAFKA_SASL_OAUTHBEARER_EXTENSIONS")
 _ENDPOINT: Final = "KAFKA_SASL_OAUTHBEARER_TOKEN_ENDPOINT_URL"
 _REGION: Final = "KAFKA_SASL_OAUTHBEARER_AWS_REGION"
+_STORES: Final = ("STREAMS_DELTA_URL", "STREAMS_SNAPSHOT_URL")
 _LOOPBACK: Final = ("http://127.0.0.1", "http://localhost", "http://[::1]")
 
 
 def contradiction(values: Mapping[str, Any]) -> str | None:
-    """What is wrong with connection settings, by variable name; None: nothing.
+    """What is wrong with connection settings, in words that name variables; None: nothing.
 
     `values`: by variable name, None for what is not set.
     """
-    return _of_sasl(values) or _of_oauth(values) or _of_tls(values) or _of_registry(values)
+    return _of_sasl(values) or _of_oauth(values) or _of_tls(values) or _of_registry(values) or _of_stores(values)
 
 
 def _of_sasl(values: Mapping[str, Any]) -> str | None:
@@ -91,6 +94,11 @@ def _of_registry(values: Mapping[str, Any]) -> str | None:
     if tls and "https://" not in urls:
         return f"{tls[0]} is set, but SCHEMA_REGISTRY_URL is not https://"
     return _of_pair(values, "SCHEMA_REGISTRY_SSL_")
+
+
+def _of_stores(values: Mapping[str, Any]) -> str | None:
+    found = ((name, refusal_of(values[name])) for name in _STORES)
+    return next((f"{name}: {why}" for name, why in found if why), None)
 
 
 def _of_pair(values: Mapping[str, Any], prefix: str) -> str | None:

@@ -9,6 +9,15 @@ from typing import Any, Final
 
 from streams.masking import masked, without_credentials
 
+_S3: Final = "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
+_AZURE: Final = "AZURE_STORAGE_ACCOUNT_NAME and AZURE_STORAGE_ACCOUNT_KEY"
+_VARIABLES: Final = {
+    "gs": "GOOGLE_APPLICATION_CREDENTIALS", "gcs": "GOOGLE_APPLICATION_CREDENTIALS",
+    **dict.fromkeys(("az", "azure", "adl", "abfs", "abfss", "wasb", "wasbs"), _AZURE),
+}  # fmt: skip
+"""Of each scheme where credentials are set; of others as for S3."""
+_WITH_ACCOUNT: Final = frozenset({"abfs", "abfss", "wasb", "wasbs"})
+"""Schemes of addresses that may be CONTAINER@ACCOUNT/PATH."""
 _NO_BUCKET: Final = "NoSuchBucket"
 _CODES: Final = {
     _NO_BUCKET: "there is no such bucket: create it, or correct the address",
@@ -40,6 +49,7 @@ _SIGNS: Final = (
     ("timed out", "{host} does not answer in time"),
 )
 """What libraries say where there was no answer of the store itself; the first two: of the service for roles."""
+_BUCKET_END: Final = re.compile(r"[/?#]")
 _COLOURS: Final = re.compile(r"\x1b\[[0-9;]*m")
 _CODE: Final = re.compile(r"<Code>([A-Za-z]+)</Code>")
 _REQUEST: Final = re.compile(r"Error performing [A-Z]+ (https?://[^/\s]+)")
@@ -49,6 +59,25 @@ _OF_USERS: Final = (
     "connect_timeout",
 )  # fmt: skip
 """Options of the connection that a user may set, for S3 as `AWS_` and the name in capitals."""
+
+
+def refusal_of(address: str) -> str:
+    """Why an address of an object store is not taken, where it holds more than bucket and path; empty: it does not.
+
+    The words never quote it: it may hold credentials, in front of `@` (a secret with `/` looks like a path) or in a
+    query. A path without a scheme and `file://` hold none.
+    """
+    scheme, colon, rest = address.strip().partition("://")
+    scheme = scheme.lower()
+    if not colon or scheme == "file":
+        return ""
+    bucket = _BUCKET_END.split(rest, maxsplit=1)[0]
+    if scheme in _WITH_ACCOUNT and bucket.count("@") == 1:
+        bucket = bucket.replace("@", "")
+    if not ({"?", "#"} & set(rest) or {"@", ":"} & set(bucket)):
+        return ""
+    variables = _VARIABLES.get(scheme, _S3)
+    return f"an address has no credentials in it, only {scheme}://BUCKET/PATH: set {variables} in the environment"
 
 
 def client_options(environment: Mapping[str, str], ours: Mapping[str, Any]) -> dict[str, Any]:

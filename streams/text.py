@@ -1,5 +1,12 @@
 """Text for people: escapes control characters of foreign text, and writes counts in words."""
 
+from typing import Final
+
+_DAY_MS: Final = 86_400_000
+_AHEAD: Final = (
+    (1_000 * 365 * _DAY_MS, "1,000 years"), (365 * _DAY_MS, "a year"), (30 * _DAY_MS, "30 days"), (_DAY_MS, "a day"),
+)  # fmt: skip
+
 
 def printable(text: object) -> str:
     r"""`text` on one line, without characters that a terminal would act upon.
@@ -20,6 +27,17 @@ def printable_lines(text: object) -> str:
 def counted(count: int, noun: str, plural: str | None = None) -> str:
     """A count with its noun: `1 record`, `1,200 records`; `plural`: where it is not the noun with an `s`."""
     return f"{count:,} {noun if count == 1 else plural or f'{noun}s'}"
+
+
+def far_ahead(ms: int) -> str:
+    """How far a time is ahead: in milliseconds, or how many days or years at least.
+
+    What is no time at all (a telephone number in the wrong column, say) cannot be told from the words.
+    """
+    for least_ms, words in _AHEAD:
+        if ms >= least_ms:
+            return f"more than {words}"
+    return f"{ms} ms"
 
 
 def _visible(character: str) -> str:

@@ -14,14 +14,11 @@ from streams.flow.declaration import Pipeline, written_by_flows
 from streams.flow.inputs import Input
 from streams.names import (
     DLQ_PREFIX,
-    FORWARDED_GROUP,
     GROW_PREFIX,
-    GROWTH_GROUP,
     INGEST_PREFIX,
     MONITOR_GROUP,
     PULL_PREFIX,
     REVIEW_GROUP,
-    VERSIONS_GROUP,
 )
 from streams.sinks.spec import SinkSpec, dead_letters_of, group_of
 
@@ -100,7 +97,6 @@ def _worker(flow: Pipeline) -> Iterator[Right]:
     yield on_topic(flow.forget, Operation.READ, "reads requests to forget keys")
     yield on_topic(flow.forget, Operation.WRITE, "writes that it has carried one out")
     yield on_topic(flow.versions, Operation.READ, "hears which version of the flow it runs")
-    yield _unjoined(VERSIONS_GROUP)
     yield on_topic(flow.journal, Operation.DELETE, "truncates what no restore needs any more")
     for one in flow.inputs:
         if one.is_internal:
@@ -110,8 +106,6 @@ def _worker(flow: Pipeline) -> Iterator[Right]:
         yield on_topic(topic, Operation.WRITE, "forwards records whose key belongs to another partition")
         yield on_topic(topic, Operation.READ, "reads what was forwarded to its partitions")
         yield on_topic(topic, Operation.DELETE, "truncates what was read of it")
-    for group in (GROWTH_GROUP, FORWARDED_GROUP):
-        yield _unjoined(group)
     yield Right(Kind.GROUP, flow.group, Pattern.LITERAL, Operation.READ, "is a member of it")
     yield Right(
         Kind.TRANSACTIONAL_ID, flow.member_prefix, Pattern.PREFIXED, Operation.WRITE, "writes in transactions, one id "
@@ -154,9 +148,7 @@ def _monitor(flow: Pipeline) -> Iterator[Right]:
     for group in (MONITOR_GROUP, REVIEW_GROUP):
         yield _unjoined(group)
     yield on_topic(flow.growth, Operation.READ, "says how far a growth is")
-    yield _unjoined(GROWTH_GROUP)
     yield on_topic(flow.versions, Operation.READ, "knows which versions are kept, and raises no alarm for them")
-    yield _unjoined(VERSIONS_GROUP)
 
 
 def _steward(flow: Pipeline) -> Iterator[Right]:
@@ -183,7 +175,6 @@ def _ci(flow: Pipeline) -> Iterator[Right]:
 def _operator(flow: Pipeline) -> Iterator[Right]:
     yield from growing_rights(flow)
     yield Right(Kind.GROUP, flow.group, Pattern.LITERAL, Operation.DESCRIBE, "sees how far workers are with a growth")
-    yield _unjoined(GROWTH_GROUP)
     yield Right(
         Kind.TRANSACTIONAL_ID, f"{GROW_PREFIX}{flow.source}", Pattern.LITERAL, Operation.WRITE, "writes in transactions"
     )

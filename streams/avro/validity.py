@@ -16,6 +16,7 @@ from streams.batch.events import Events, Fields
 from streams.batch.records import Records
 from streams.batch.rejects import Reason, Reject
 from streams.limits import ID_BYTES_MAX, KEY_BYTES_MAX, WHOLE_NUMBER_MAX
+from streams.text import far_ahead
 
 _OR_TOO_LARGE: Final = f", or a whole number beyond {WHOLE_NUMBER_MAX} (2^53), which would not be kept exactly"
 
@@ -141,6 +142,6 @@ class Validator:
     def _how_far_ahead(self, event_time: int, timestamp_ms: Int64, clock: Clock | None) -> str:
         stamp_ms = int(timestamp_ms[0])
         if clock is None or clock.is_time(timestamp_ms)[0]:
-            return f"{self._reads.time_field} is {event_time - stamp_ms} ms ahead of the record's timestamp"
-        ahead = f"{self._reads.time_field} is {event_time - clock.now_ms} ms ahead of the worker's clock"
+            return f"{self._reads.time_field} is {far_ahead(event_time - stamp_ms)} ahead of the record's timestamp"
+        ahead = f"{self._reads.time_field} is {far_ahead(event_time - clock.now_ms)} ahead of the worker's clock"
         return f"{ahead}; {clock.complaint(stamp_ms)}"

@@ -20,7 +20,7 @@ def to_delete(settings: Settings, declared: Pipeline, version: str) -> VersionRe
         StreamsError: there is none of this name; or workers run it, or are about to.
 
     """
-    versions = versions_of(settings, declared.versions)
+    versions = versions_of(settings, declared)
     record, current = versions.made.get(version), versions.current
     if record is None:
         raise StreamsError(f"{declared.name} has no version {version}")

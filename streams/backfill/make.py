@@ -77,7 +77,7 @@ class VersionMaker:
             of_flow.lanes()  # what it reads is there
             of_flow.create(versions_topic(self._declared), partitions=1)
         self._writer.open()
-        versions = versions_of(self._settings, self._declared.versions)
+        versions = versions_of(self._settings, self._declared)
         require_idle(versions, self._declared, self._request.version)
         record = versions.made.get(self._request.version)
         with BackfillAdmin(self._settings, self.flow) as admin:
@@ -98,7 +98,7 @@ class VersionMaker:
     def _is_grown(self) -> bool:
         if not self._declared.growth_topics():
             return False
-        topic = GrowthTopic(self._settings, self._declared.growth)
+        topic = GrowthTopic(self._settings, self._declared)
         try:
             return bool(topic.read())
         finally:

@@ -79,7 +79,7 @@ class Switch:
 
         """
         self._writer.open()
-        versions = versions_of(self._settings, self._declared.versions)
+        versions = versions_of(self._settings, self._declared)
         current = versions.current
         if current.version == self._to and current.going_to is None:
             return Switched(current, was_done=True, stopped_s=0.0)
@@ -273,7 +273,7 @@ def roll_back(settings: Settings, declared: Pipeline, say: Say) -> Switched:
     writer = VersionsWriter(settings, flow=declared.name, source=declared.source, topic=declared.versions)
     try:
         writer.open()
-        current = versions_of(settings, declared.versions).current
+        current = versions_of(settings, declared).current
         to = current.before
         if to is None:
             raise StreamsError(
@@ -310,7 +310,7 @@ def take_back(settings: Settings, declared: Pipeline) -> str:
     writer = VersionsWriter(settings, flow=declared.name, source=declared.source, topic=declared.versions)
     try:
         writer.open()
-        current = versions_of(settings, declared.versions).current
+        current = versions_of(settings, declared).current
         if current.going_to is None:
             raise StreamsError(f"{declared.name} is not switching: there is nothing to take back")
         writer.write(current.cancelled())

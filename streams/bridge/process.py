@@ -21,6 +21,7 @@ from streams.gateway.letters import Origin
 from streams.gateway.metrics import GatewayMetrics
 from streams.gateway.sources import Sources
 from streams.gateway.taking import Taking
+from streams.masking import PERSONAL_MASK
 from streams.resilience.retry import Backoff
 from streams.schemas.catalog import Catalog
 from streams.settings import Settings
@@ -151,8 +152,10 @@ class BridgeProcess:
             except Refused as refused:
                 if refused.retry_s <= 0:
                     outcome = UNKEEPABLE
+                    # A topic may name who sent the message.
+                    topic = PERSONAL_MASK if self._source.pipeline.personal else message.topic
                     size = len(message.payload)
-                    log.error("a message is lost", topic=message.topic, bytes=size, why=str(refused))  # noqa: TRY400
+                    log.error("a message is lost", topic=topic, bytes=size, why=str(refused))  # noqa: TRY400
                     break
                 failures += 1
                 self._say(f"messages wait at the MQTT broker: {refused}")

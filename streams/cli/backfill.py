@@ -176,7 +176,7 @@ def _promote(
 
 def _abandon(settings: Settings, declared: Pipeline, version: str, output: Format, *, is_sure: bool) -> None:
     wait_for_broker(settings)
-    if versions_of(settings, declared.versions).current.going_to is not None:
+    if versions_of(settings, declared).current.going_to is not None:
         to = take_back(settings, declared)
         if output is Format.JSON:
             echo_json({"flow": declared.name, "taken_back": to})
@@ -221,7 +221,7 @@ def _show_made(settings: Settings, declared: Pipeline, made: Made, output: Forma
         raise StreamsError(
             f"{made.flow.name}: stopped at {ran.progress.part:.0%} of its range; the same command continues from there"
         )
-    versions = versions_of(settings, declared.versions)
+    versions = versions_of(settings, declared)
     if output is Format.JSON:
         echo_json({**version_row(declared, record, versions), "run": _run_row(made)})
         return
@@ -248,7 +248,7 @@ def _run_row(made: Made) -> dict[str, Any] | None:
 
 def _show_status(settings: Settings, declared: Pipeline, into: str | None, output: Format) -> None:
     wait_for_broker(settings)
-    versions = versions_of(settings, declared.versions)
+    versions = versions_of(settings, declared)
     found = [one for one in versions.made.values() if into in {None, one.version}]
     if output is Format.JSON:
         current = versions.current

@@ -71,7 +71,7 @@ def show_command(
 
 def _versions(settings: Settings, pipeline: Pipeline) -> Versions:
     wait_for_broker(settings)
-    return versions_of(settings, pipeline.versions)
+    return versions_of(settings, pipeline)
 
 
 def _echo_versions(settings: Settings, pipeline: Pipeline, known: Versions) -> None:

@@ -151,9 +151,9 @@ def _report(results: list[IngestResult], output: Format, *, dry_run: bool) -> No
     for result in results:
         _warn(result, several=len(results) > 1)
     if output is Format.JSON:
-        rows = [bad_row_json(row, one.name, one.personal) for one in results for row in one.bad_rows.first][
-            :BAD_ROWS_SHOWN
-        ]
+        rows = [
+            bad_row_json(row, one.name, masks_values=one.is_personal) for one in results for row in one.bad_rows.first
+        ][:BAD_ROWS_SHOWN]
         echo_json(
             {
                 **_figures(results),

@@ -53,7 +53,7 @@ class RawEvents:
 
     def _event(self, partition: int, offset: int, *, masked: bool, hides_ids: bool) -> dict[str, Any]:
         if self._reader is None:
-            self._reader = LogReader(self._settings, client=MONITOR_GROUP)
+            self._reader = LogReader(self._settings, client=MONITOR_GROUP, group=MONITOR_GROUP)
         span = Span(self._feed.topic, partition, offset, offset + 1)
         records = self._reader.read([span], timeout_s=_TIMEOUT_S)[span].records
         found: dict[str, Any] = {"partition": partition, "offset": offset, "fields": None, "why": None}

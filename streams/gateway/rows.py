@@ -63,8 +63,8 @@ class RowReader:
     """Makes events of the rows of one source."""
 
     def __init__(self, pipeline: Pipeline, schema: SchemaVersion, schema_id: int, decoder: Decoder) -> None:
-        """`decoder`: the flow's own (`streams.flow.decoding`)."""
-        self.fields = fields_of(schema.parsed)
+        """`pipeline` with its fields of personal data; `decoder`: the flow's own (`streams.flow.decoding`)."""
+        self.fields = fields_of(schema.parsed, pipeline.personal)
         self.names = frozenset(field.name for field in self.fields)
         self._pipeline = pipeline
         self._decoder = decoder

@@ -23,6 +23,7 @@ from streams.kafka.admin import partition_counts, wait_for_broker
 from streams.resilience.retry import Backoff
 from streams.schemas.catalog import Catalog, SchemaVersion
 from streams.schemas.client import Registry, RegistryUnavailable
+from streams.schemas.personal import with_personal
 from streams.schemas.plans import plan_or_reject
 from streams.settings import Settings
 
@@ -93,7 +94,8 @@ class Sources:
         """
         self._settings = settings
         self._registry = Registry(settings)
-        found = (Source(one, catalog.latest(one.subject), settings, now_ms) for one in pipelines)
+        flows = with_personal(pipelines, catalog)
+        found = (Source(one, catalog.latest(one.subject), settings, now_ms) for one in flows)
         self.by_name: Mapping[str, Source] = {source.name: source for source in found}
 
     @property

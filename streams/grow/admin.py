@@ -27,7 +27,6 @@ from streams.kafka.growth_topic import GrowthTopic
 from streams.kafka.log_reader import LogReader, Span
 from streams.kafka.offsets_process import OffsetProbe, RoundFailed
 from streams.kafka.round import Round
-from streams.names import GROWTH_GROUP
 from streams.resilience.retry import Backoff, Retrier, quietly
 from streams.settings import Settings
 from streams.sinks.base import WriteInterrupted
@@ -58,7 +57,7 @@ class GrowthAdmin:
         self._pause = pause
         self._client: AdminClient | None = None
         self._positions = GroupPositions(settings, group=flow.group, topics=[one.topic for one in flow.inputs])
-        self._topic = GrowthTopic(settings, flow.growth)
+        self._topic = GrowthTopic(settings, flow)
         self._writer = GrowthWriter(settings, source=flow.source, topic=flow.growth)
 
     def __enter__(self) -> Self:
@@ -187,7 +186,7 @@ class GrowthAdmin:
         return Retrier(say=quietly).call(what, take, passing=RoundFailed, backoff=_ROUND_AGAIN)
 
     def _judged(self, partitions: int, before: Round, now: Round) -> dict[int, str]:
-        with LogReader(self._settings, client=GROWTH_GROUP) as reader:
+        with LogReader(self._settings, client="streams-growth", group=self._flow.group) as reader:
 
             def has_records(partition: int, first: int, end: int) -> bool:
                 span = Span(self._flow.source, partition, first, end)

@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -107,14 +107,15 @@ class BadRowFile:
         return StreamsError(f"--bad-rows {self._path}: cannot be written: {error.strerror}")
 
 
-def bad_row_json(row: BadRow, name: str, personal: Collection[str] = ()) -> dict[str, Any]:
+def bad_row_json(row: BadRow, name: str, *, masks_values: bool = False) -> dict[str, Any]:
     """A bad row of a file for JSON output; `row` is the line where the format has lines.
 
-    Columns in `personal` are masked, and all of a row that could not be told apart. None: the row as it is.
+    `masks_values`: rows hold personal data, which may be in any column where columns are shifted: of each only is told
+    whether it has a value.
     """
     data = row.data
-    if personal and isinstance(data, dict):
-        data = {column: PERSONAL_MASK if column in personal else value for column, value in data.items()}
-    elif personal and data is not None:
+    if masks_values and isinstance(data, dict):
+        data = {column: None if value is None else PERSONAL_MASK for column, value in data.items()}
+    elif masks_values and data is not None:
         data = PERSONAL_MASK
     return {"file": name, "row": row.number, "reason": row.reason, "data": data}

@@ -15,10 +15,11 @@ from typing import Any, Final, TypeAlias
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from streams.avro.personal import personal_fields
 from streams.errors import UsageError
+from streams.ingest.quoting import outlined, quoted
 from streams.ingest.reading import DEFAULT_READING, Reading
 from streams.ingest.times import NotATime, column_ms, is_temporal, value_ms, values_of
-from streams.masking import PERSONAL_MASK
 
 Values: TypeAlias = pa.Array | list[Any]
 """A column as a reader gives it: Arrow from typed files, plain Python values from others."""
@@ -67,18 +68,21 @@ class Field:
     symbols: tuple[str, ...] = ()
     has_default: bool = False
     default: Any = None
-    is_personal: bool = False
-    """Whether its values are personal data: no reason quotes one."""
+    is_quoted: bool = True
+    """Whether reasons quote values; False where the schema has personal data, in whichever field."""
 
 
 def fields_of(schema: Mapping[str, Any], personal: Collection[str] = ()) -> tuple[Field, ...]:
-    """Fields of a record schema, in its order; `personal`: names of those with personal data.
+    """Fields of a record schema, in its order; `personal`: names of those with personal data, beside what it says.
+
+    If there is such a field, no reason quotes a value of any: where columns are shifted, each of them may have it.
 
     Raises:
         UsageError: a field has a type that a flat file cannot fill.
 
     """
-    return tuple(replace(_field(field), is_personal=field["name"] in personal) for field in schema["fields"])
+    is_quoted = not personal and not personal_fields(schema)
+    return tuple(replace(_field(field), is_quoted=is_quoted) for field in schema["fields"])
 
 
 def _field(field: Mapping[str, Any]) -> Field:
@@ -230,11 +234,7 @@ def _hint(value: Any, field: Field, reading: Reading) -> str:
 
 
 def _shown(value: Any, field: Field) -> str:
-    if field.is_personal:
-        return PERSONAL_MASK
-    text = value if isinstance(value, str) else repr(value)
-    text = text.encode("utf-8", "backslashreplace").decode("utf-8")
-    return f"{text[:60]!r}{'...' if len(text) > 60 else ''}"
+    return quoted(value) if field.is_quoted else outlined(value)
 
 
 def _text(value: Any, _: Field, __: Reading) -> str:

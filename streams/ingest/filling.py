@@ -10,6 +10,7 @@ from streams.flow.declaration import Pipeline
 from streams.ingest.chunks import Source
 from streams.ingest.fields import Field, fields_of
 from streams.schemas.catalog import SchemaVersion
+from streams.text import counted
 
 COLUMNS_SHOWN: Final = 30
 _PREFIX_CHARACTERS_MIN: Final = 3
@@ -71,7 +72,8 @@ def _columns_of(
         if field_name not in names:
             raise UsageError(f"--map {field_name}={column}: there is no field {field_name!r}, only {', '.join(names)}")
         if column not in columns:
-            raise UsageError(f"--map {field_name}={column}: there is no column {column!r}, only {_listed(columns)}")
+            there = listed(columns, fields, mapping)
+            raise UsageError(f"--map {field_name}={column}: there is no column {column!r}, only {there}")
     found = {name: mapping.get(name, name) for name in names if name in mapping or name in columns}
     derived = {flow.id_field, flow.sequence_field}
     free = [name for name in columns if name not in set(found.values())]
@@ -79,15 +81,27 @@ def _columns_of(
         if field.name not in found and field.name not in derived and not field.has_default:
             meant = next((name for name in free if alike(name, [field.name])), "COLUMN")
             raise UsageError(
-                f"no column for the field {field.name!r}: the file has {_listed(columns) or 'no columns'}; "
+                f"no column for the field {field.name!r}: the file has {listed(columns, fields, mapping)}; "
                 f"name one by --map {field.name}={meant}"
             )
     return found
 
 
-def _listed(columns: Sequence[str]) -> str:
-    more = f" and {len(columns) - COLUMNS_SHOWN} more" if len(columns) > COLUMNS_SHOWN else ""
-    return ", ".join(columns[:COLUMNS_SHOWN]) + more
+def listed(columns: Sequence[str], fields: Sequence[Field], mapping: Mapping[str, str]) -> str:
+    """Columns of a file, for a message; where a field is personal, only those that are like the name of a field.
+
+    Without a header line it is the first row that stands in the place of names.
+    """
+    if not columns:
+        return "no columns"
+    names = [field.name for field in fields]
+    is_header = not set(columns).isdisjoint((*names, *mapping.values()))
+    if is_header or all(field.is_quoted for field in fields):
+        more = f" and {len(columns) - COLUMNS_SHOWN} more" if len(columns) > COLUMNS_SHOWN else ""
+        return ", ".join(columns[:COLUMNS_SHOWN]) + more
+    like = [column for column in columns if alike(column, names)]
+    shown = f"{', '.join(like[:COLUMNS_SHOWN])} among " if like else ""
+    return f"{shown}{counted(len(columns), 'column')}, none with the name of a field (is the first line a header?)"
 
 
 def alike(column: str, names: Sequence[str]) -> str | None:

@@ -15,6 +15,7 @@ import pyarrow as pa
 
 from streams.errors import StreamsError, UsageError
 from streams.ingest.remote import fetched, is_remote
+from streams.object_stores import refusal_of
 
 STANDARD_INPUT: Final = "-"
 COMPRESSED_SUFFIXES: Final = (".gz", ".zst", ".zstd")
@@ -51,7 +52,8 @@ def inputs_of(
     sent before. `fetching` is told how much of one (0 to 1) is here.
 
     Raises:
-        UsageError: a pattern or an address names no file, or standard input is named twice or not there.
+        UsageError: a pattern or an address names no file, an address of an object store holds credentials, or standard
+            input is named twice or not there.
         StreamsError: there is no room for a copy, or an address cannot be read.
 
     """
@@ -66,6 +68,8 @@ def inputs_of(
                 folder = Path(scratch) / f"{len(found)}"
                 folder.mkdir()
                 found += [Input(path, name) for name, path in fetched(argument, folder, fetching)]
+            elif why := refusal_of(argument):
+                raise UsageError(why)
             elif Path(argument).exists() or not _PATTERN_CHARACTERS & set(argument):
                 found.append(Input(Path(argument), argument))
             else:

@@ -85,8 +85,8 @@ class IngestResult:
     bad_rows: Bad = field(default_factory=Bad)
     left_out: tuple[LeftOut, ...] = ()
     """Columns that fill no field."""
-    personal: frozenset[str] = frozenset()
-    """Columns that fill a field with personal data: what people are shown of bad rows is masked there."""
+    is_personal: bool = False
+    """Whether rows hold personal data: what people are shown of bad rows is masked."""
 
     @property
     def bad(self) -> int:
@@ -261,9 +261,9 @@ class _Run:
 
     def __init__(self, work: _Work, encoder: Encoder, log: BadRowFile, progress: Progress | None) -> None:
         self._work, self._encoder, self._log, self._progress = work, encoder, log, progress
-        asked = work.filling.asked
-        personal = frozenset(asked[name] for name in work.pipeline.personal if name in asked)
-        self.result = IngestResult(name=work.file.name, row_word=work.input_format.row_word, personal=personal)
+        self.result = IngestResult(
+            name=work.file.name, row_word=work.input_format.row_word, is_personal=bool(work.pipeline.personal)
+        )
 
     def judge(self) -> None:
         """Read and judge all rows, and send none."""

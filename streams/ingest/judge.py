@@ -13,6 +13,7 @@ from streams.batch.records import Records
 from streams.batch.rejects import Reason, Reject
 from streams.flow.declaration import Pipeline
 from streams.schemas.catalog import SchemaVersion
+from streams.text import far_ahead
 
 END_OF_TIME_MS: Final = EVENT_TIME_MAX
 """As `now_ms`: no event is in the future."""
@@ -55,6 +56,6 @@ class Judge:
             return f"the event has {reject.message}" if reject.reason is Reason.TOO_LARGE else reject.message
         clock = datetime.fromtimestamp(self._now_ms / 1000, UTC).isoformat(timespec="seconds")
         return (
-            f"{self._time_field} is {time_ms - self._now_ms} ms ahead of the clock ({clock}); "
+            f"{self._time_field} is {far_ahead(time_ms - self._now_ms)} ahead of the clock ({clock}); "
             f"at most {self._skew_ms_max} ms are allowed (STREAMS_SKEW_MS_MAX)"
         )

@@ -7,7 +7,7 @@ header counts) of CSV and NDJSON. Numbers only grow, so that "done up to number 
 import csv
 import lzma
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -93,8 +93,9 @@ def open_source(
     except _UNREADABLE as error:
         raise StreamsError(f"{shown}: not a readable {input_format} file: {_one_line(error)}") from None
     if len(set(source.columns)) != len(source.columns):
-        twice = next(name for name in source.columns if source.columns.count(name) > 1)
-        raise StreamsError(f"{shown}: has more than one column {twice!r}")
+        # Not by name: without a header it is the first row that stands there.
+        first, second = _alike(source.columns)
+        raise StreamsError(f"{shown}: its columns {first + 1} and {second + 1} have the same name")
     scan = source.all_columns
     return Source(
         source.columns,
@@ -102,6 +103,12 @@ def open_source(
         None if scan is None else lambda: _scanned(shown, scan),
         source.seen,
     )
+
+
+def _alike(names: Sequence[str]) -> tuple[int, int]:
+    """Positions of the first two equal names."""
+    second = next(place for place, name in enumerate(names) if name in names[:place])
+    return names.index(names[second]), second
 
 
 def _one_line(error: BaseException) -> str:

@@ -16,7 +16,7 @@ from urllib.parse import unquote, urlsplit
 import httpx2 as httpx
 
 from streams.errors import StreamsError, UsageError
-from streams.object_stores import cause_of, in_words, is_without_bucket
+from streams.object_stores import cause_of, in_words, is_without_bucket, refusal_of
 from streams.resilience.retry import Backoff
 
 HTTP: Final = ("http", "https")
@@ -133,15 +133,17 @@ class _HttpCopy:
 
 
 def _from_store(address: str, folder: Path, progress: Progress) -> Iterator[tuple[str, Path]]:
+    parts = urlsplit(address)
+    if why := refusal_of(address):
+        raise UsageError(why)
+    if not parts.netloc:
+        raise UsageError(f"{parts.scheme}: {parts.scheme}://BUCKET/PATH")
     try:
         import obstore
         from obstore.exceptions import BaseError
         from obstore.store import from_url
     except ImportError:
         raise UsageError(f"{address}: object stores need obstore: pip install 'logistics-streams[objects]'") from None
-    parts = urlsplit(address)
-    if not parts.netloc or parts.query or parts.fragment or "@" in parts.netloc:
-        raise UsageError(f"{parts.scheme}: {parts.scheme}://BUCKET/PATH; credentials come from the environment")
     bucket, path = f"{parts.scheme}://{parts.netloc}", unquote(parts.path).lstrip("/")
     try:
         store = from_url(bucket, retry_config=_RETRIES)

@@ -132,6 +132,11 @@ def require(client: AdminClient, rights: Iterable[Right]) -> None:
         raise StreamsError(in_words(found))
 
 
+def group_in_words(group: str) -> str:
+    """That a group may not be described, whose coordinator the client of a reader asks for, though it joins none."""
+    return in_words((Right(Kind.GROUP, group, Pattern.LITERAL, Operation.DESCRIBE),))
+
+
 def in_words(lacks: Sequence[Right]) -> str:
     """The missing rights, and the command that prints what is needed."""
     shown = ", ".join(map(str, lacks[:_SHOWN_MAX]))

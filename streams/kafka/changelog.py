@@ -16,6 +16,7 @@ from streams.engine.log import LogRow
 from streams.errors import StreamsError
 from streams.kafka import clients
 from streams.kafka.admin import admin_client, described
+from streams.kafka.group_refusal import refusal_of_group
 from streams.kafka.headers import read_headers
 from streams.kafka.out_of_range import OUT_OF_RANGE, is_truncation
 from streams.kafka.positions import position_of
@@ -111,8 +112,11 @@ class KafkaChangelog:
             try:
                 found = self._asking.committed(wanted, timeout_s)
             except KafkaException:
+                why = refusal_of_group(self._asking, self._config["group.id"])
                 self._asking.close()
                 self._asking = self._new_consumer()
+                if why:
+                    raise StreamsError(f"reading the group's offsets of {self._source}: {why}") from None
                 raise
         _raise_for_errors(found)
         return found

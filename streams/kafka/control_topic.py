@@ -12,6 +12,7 @@ from confluent_kafka.admin import AdminClient, OffsetSpec
 
 from streams.errors import StreamsError
 from streams.kafka import clients
+from streams.kafka.acls import group_in_words
 from streams.kafka.admin import RECONNECT_MS_MAX, admin_client, described
 from streams.kafka.broker_watch import BrokerWatch
 from streams.settings import Settings
@@ -33,15 +34,16 @@ _LEADERLESS: Final = frozenset({KafkaError.NOT_LEADER_FOR_PARTITION, KafkaError.
 class ControlTopic:
     """Reads the records of one control topic. It joins no group. Any thread. A missing topic has no records."""
 
-    def __init__(self, settings: Settings, topic: str, *, group: str, what: str) -> None:
+    def __init__(self, settings: Settings, topic: str, *, client: str, group: str, what: str) -> None:
         """Connects at the first read.
 
-        `group`: required by the client; `what` says what follows while it cannot be read.
+        `group`: required by the client, which asks for its coordinator: that of the flow, which every role that reads
+        this may describe. `what` says what follows while the topic cannot be read.
         """
         self._settings, self._topic, self._what = settings, topic, what
         self._config: dict[str, Any] = {
-            "client.id": group,
-            "group.id": group,  # required by the client; it neither joins nor commits
+            "client.id": client,
+            "group.id": group,  # it neither joins nor commits
             "enable.auto.commit": False,
             "enable.auto.offset.store": False,
             "enable.partition.eof": True,
@@ -187,6 +189,10 @@ class ControlTopic:
             self._position = max(self._position, offset)
         elif error.code() not in _ABSENT and not self._is_told:
             self._is_told = True
+            if error.code() == KafkaError.GROUP_AUTHORIZATION_FAILED:
+                words = group_in_words(self._config["group.id"])
+                log.warning("a right is lacking; the control topic is read without", topic=self._topic, error=words)
+                return False
             log.warning(
                 "a control topic cannot be read",
                 topic=self._topic,

@@ -10,6 +10,7 @@ from streams.batch.lanes import input_of, lane_of, partition_of_lane
 from streams.errors import StreamsError
 from streams.kafka import clients
 from streams.kafka.admin import NOT_KNOWN, RECONNECT_MS_MAX, admin_client, described
+from streams.kafka.group_refusal import refusal_of_group
 from streams.kafka.positions import position_of
 from streams.settings import Settings
 from streams.sinks.base import Committed
@@ -47,8 +48,9 @@ class GroupPositions:
         try:
             found = self._consumer.committed(wanted, _TIMEOUT_S)
         except KafkaException as error:
+            why = refusal_of_group(self._consumer, self._config["group.id"]) or described(error)
             self.close()
-            raise StreamsError(f"asking for the group's offsets of {self._topics[0]}: {described(error)}") from None
+            raise StreamsError(f"asking for the group's offsets of {self._topics[0]}: {why}") from None
         return {
             one.partition: position_of(one.offset, one.metadata)
             for one in found

@@ -5,14 +5,19 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Self
 
+import structlog
 from confluent_kafka import KafkaError, KafkaException, Message, TopicPartition
 
 from streams.errors import StreamsError
 from streams.kafka import clients
+from streams.kafka.acls import group_in_words
 from streams.kafka.admin import RECONNECT_MS_MAX, described
 from streams.settings import Settings
 
+log = structlog.get_logger(__name__)
+
 READ_TIMEOUT_S: Final = 5.0
+_NO_GROUP: Final = KafkaError.GROUP_AUTHORIZATION_FAILED
 _EOF: Final = KafkaError._PARTITION_EOF  # noqa: SLF001 - a public constant of librdkafka
 _CONSUME: Final = 2_000
 
@@ -39,11 +44,14 @@ class Read:
 class LogReader:
     """Reads spans, read_committed unless told otherwise. One thread; `close` when done."""
 
-    def __init__(self, settings: Settings, *, client: str, isolation: str = "read_committed") -> None:
-        self._settings = settings
+    def __init__(self, settings: Settings, *, client: str, group: str, isolation: str = "read_committed") -> None:
+        """`client`: its `client.id`. `group`: required by the client, which asks for its coordinator."""
+        self._settings, self._group = settings, group
+        self._is_told = False
+        """Whether it was logged that the group may not be described."""
         self._config: dict[str, Any] = {
             "client.id": client,
-            "group.id": client,  # required by the client; it neither joins nor commits
+            "group.id": group,  # it neither joins nor commits
             "enable.auto.commit": False,
             "isolation.level": isolation,
             "enable.partition.eof": True,
@@ -87,6 +95,7 @@ class LogReader:
             while open_spans and (left_s := deadline_s - time.monotonic()) > 0:
                 messages = self._consumer.consume(_CONSUME, min(left_s, 0.2))
                 is_answered |= bool(messages)
+                self._look_for_refusals(messages)
                 closed = self._take(messages, open_spans, found, complete)
                 if closed:
                     self._consumer.incremental_unassign([TopicPartition(*key) for key in closed])
@@ -97,6 +106,13 @@ class LogReader:
             self._consumer.close()
             self._consumer = clients.consumer(self._settings, self._config)
         return {span: Read(found[span], span in complete) for span in spans}
+
+    def _look_for_refusals(self, messages: list[Message]) -> None:
+        """Log once that the brokers refuse the group; records are read all the same."""
+        errors = (message.error() for message in messages)
+        if not self._is_told and any(error and error.code() == _NO_GROUP for error in errors):
+            self._is_told = True
+            log.warning("a right is lacking; records are read without", error=group_in_words(self._group))
 
     @staticmethod
     def _take(

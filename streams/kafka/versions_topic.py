@@ -5,7 +5,6 @@ from collections.abc import Collection, Iterable
 from streams.errors import StreamsError
 from streams.flow.declaration import Pipeline
 from streams.kafka.control_topic import READ_TIMEOUT_S, ControlTopic
-from streams.names import VERSIONS_GROUP
 from streams.settings import Settings
 from streams.versions.record import VersionLogError, Versions, read_versions
 
@@ -13,9 +12,11 @@ from streams.versions.record import VersionLogError, Versions, read_versions
 class VersionsTopic(ControlTopic):
     """Reads one versions topic. Any thread. If the topic does not exist, there is only the declared version."""
 
-    def __init__(self, settings: Settings, topic: str) -> None:
+    def __init__(self, settings: Settings, flow: Pipeline) -> None:
         """Connects at the first read."""
-        super().__init__(settings, topic, group=VERSIONS_GROUP, what="the version that runs goes on")
+        super().__init__(
+            settings, flow.versions, client="streams-versions", group=flow.group, what="the version that runs goes on"
+        )
 
     def read(self, timeout_s: float = READ_TIMEOUT_S) -> Versions:
         """Read the topic, and return the versions.
@@ -31,9 +32,9 @@ class VersionsTopic(ControlTopic):
             raise StreamsError(f"{self._topic}: {error}") from None
 
 
-def versions_of(settings: Settings, topic: str) -> Versions:
+def versions_of(settings: Settings, flow: Pipeline) -> Versions:
     """The versions of a flow from its versions topic, read once; raises as `VersionsTopic.read`."""
-    reader = VersionsTopic(settings, topic)
+    reader = VersionsTopic(settings, flow)
     try:
         return reader.read()
     finally:
@@ -47,7 +48,7 @@ def topics_of_current(settings: Settings, declared: Iterable[Pipeline], *, there
     """
     found: dict[str, str] = {}
     for flow in declared:
-        if flow.versions in there and (version := versions_of(settings, flow.versions).current.version):
+        if flow.versions in there and (version := versions_of(settings, flow).current.version):
             current = flow.as_version(version)
             beside = {one.dlq: now.dlq for one, now in zip(flow.inputs, current.inputs, strict=True)}
             found |= dict(zip(flow.outputs, current.outputs, strict=True)) | beside

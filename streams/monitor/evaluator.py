@@ -47,7 +47,7 @@ class LagEvaluator:
             policies or GroupPolicies.of(settings), window_s=window_s, interval_s=interval_s, flows=flows
         )
         self.probe = OffsetProbe(settings)
-        self.log_reader = LogReader(settings, client=MONITOR_GROUP)
+        self.log_reader = LogReader(settings, client=MONITOR_GROUP, group=MONITOR_GROUP)
         self._kept = KeptVersions(settings, flows)
         self._settings = settings
         self._uncommitted: LogReader | None = None
@@ -82,7 +82,9 @@ class LagEvaluator:
             self._tracker.learn(self._answers(self._tracker.questions(QUESTIONS_MAX), self.log_reader))
             if questions := self._tracker.open_questions(QUESTIONS_MAX):
                 if self._uncommitted is None:
-                    self._uncommitted = LogReader(self._settings, client=MONITOR_GROUP, isolation="read_uncommitted")
+                    self._uncommitted = LogReader(
+                        self._settings, client=MONITOR_GROUP, group=MONITOR_GROUP, isolation="read_uncommitted"
+                    )
                 self._tracker.learn_open(self._answers(questions, self._uncommitted))
             self._read_journals()
         except StreamsError as error:  # verdicts are good without: times are coarser

@@ -21,7 +21,7 @@ class GrowthWatch:
     def __init__(self, settings: Settings, flows: Sequence[Pipeline]) -> None:
         self._tracker = GrowthTracker(flows)
         self._groups = {flow.growth: flow.group for flow in flows}
-        self._topics = {flow.growth: GrowthTopic(settings, flow.growth) for flow in flows}
+        self._topics = {flow.growth: GrowthTopic(settings, flow) for flow in flows}
         self._ends: dict[str, int] = {}
         """Of each topic, the end up to which it was read last."""
         self._records: dict[str, Sequence[GrowthRecord]] = {}

@@ -46,7 +46,7 @@ class KeptVersions:
             end = int(found.end[found.base[name]])
             if end <= 0 or self._ends.get(name) == end:
                 continue
-            topic = self._topics.setdefault(name, VersionsTopic(self._settings, name))
+            topic = self._topics.setdefault(name, VersionsTopic(self._settings, flow))
             try:
                 versions = topic.read()
             except StreamsError as error:

@@ -15,6 +15,7 @@ import aiohttp
 from streams import __version__
 from streams.errors import StreamsError
 from streams.gateway.bodies import gunzipped
+from streams.masking import PERSONAL_MASK
 from streams.pull.declaration import Auth, PullSource
 
 ANSWER_BYTES_MAX: Final = 16 * 1024 * 1024
@@ -41,8 +42,11 @@ class FetchFailed(StreamsError):
 class RestClient:
     """Asks one source. Of one event loop; use as an asynchronous context manager."""
 
-    def __init__(self, source: PullSource, *, clock: Callable[[], float] = time.time) -> None:
-        self._source, self._clock = source, clock
+    def __init__(
+        self, source: PullSource, *, masks_words: bool = False, clock: Callable[[], float] = time.time
+    ) -> None:
+        """`masks_words`: records hold personal data, which the source may quote: of refusals the status is told."""
+        self._source, self._masks_words, self._clock = source, masks_words, clock
         self._token = ""
         self._token_until_s = 0.0
 
@@ -72,6 +76,8 @@ class RestClient:
             if status == HTTPStatus.UNAUTHORIZED and self._token and not is_last:
                 self._token = ""  # it may have been revoked before its time
                 continue
+            if self._masks_words and status != HTTPStatus.OK:
+                content = PERSONAL_MASK.encode()
             return _document(self._source.url, status, found_headers, content, self._clock())
         raise AssertionError  # the last round returns or raises
 

@@ -113,7 +113,7 @@ class Course:
         if following is not None and following != cursor.page:
             if following in self._seen or len(self._seen) >= TOKENS_MAX:
                 self._seen.clear()  # the next attempt may find them mended
-                raise CursorFailed(f"the page {following[:80]!r} comes for the second time: the pages go in a circle")
+                raise CursorFailed("a page comes for the second time: the pages go in a circle")
             return Step(replace(cursor, newest_ms=newest_ms, page=following), is_end=False, went_back=went_back)
         if self._source.time is None or cursor.since_ms is None:
             return Step(cursor, is_end=True)

@@ -27,6 +27,7 @@ from streams.pull.declaration import PullSource
 from streams.resilience.retry import Backoff, Retrier
 from streams.schemas.catalog import Catalog
 from streams.schemas.client import Registry
+from streams.schemas.personal import with_personal
 from streams.settings import Settings
 from streams.sinks.base import Checkpoint, Outgoing, Sink, WriteInterrupted
 from streams.sinks.kafka.checkpoints import KafkaCheckpoints
@@ -84,7 +85,7 @@ class Puller:
         cursor = await self._open()
         failures = 0
         try:
-            async with RestClient(self._source) as client:
+            async with RestClient(self._source, masks_words=bool(self._pipeline.personal)) as client:
                 while not self._stopping.is_set():
                     try:
                         cursor, is_end = await self._page(client, cursor)
@@ -119,7 +120,7 @@ class Puller:
             return Cursor.parse(checkpoint.metadata)
         except (ValueError, TypeError):
             raise StreamsError(
-                f"the checkpoint of {self._source.name} is not readable ({checkpoint.metadata[:100]!r}): delete the "
+                f"the checkpoint of {self._source.name} is not readable: delete the "
                 f"consumer group {self._pipeline.prefix}{PULL_PREFIX}{self._source.name} to begin anew"
             ) from None
 
@@ -217,7 +218,9 @@ def puller(settings: Settings, source: PullSource, pipelines: list[Pipeline]) ->
     if pipeline is None:
         known = ", ".join(one.source for one in pipelines)
         raise UsageError(f"{source.name}: no flow reads {source.source!r}: source is one of {known}")
-    schema = Catalog.load().latest(pipeline.subject)
+    catalog = Catalog.load()
+    (pipeline,) = with_personal([pipeline], catalog)
+    schema = catalog.latest(pipeline.subject)
     names = {field.name for field in fields_of(schema.parsed)}
     others = sorted(source.format.fields.keys() - names)
     if others:

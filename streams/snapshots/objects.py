@@ -16,7 +16,7 @@ from urllib.parse import unquote, urlsplit
 
 from streams.errors import StreamsError, UsageError
 from streams.limits import SNAPSHOT_PART_BYTES
-from streams.object_stores import client_options, in_words, is_without_bucket
+from streams.object_stores import client_options, in_words, is_without_bucket, refusal_of
 
 SCHEMES: Final = ("file", "s3", "gs", "az", "abfs", "abfss")
 _RETRIES: Final[Any] = {"max_retries": 3, "retry_timeout": timedelta(seconds=20)}
@@ -195,11 +195,13 @@ def require_address(address: str) -> None:
         ValueError: it is none; the message says what is expected.
 
     """
+    if why := refusal_of(address):
+        raise ValueError(why)
     parts = urlsplit(address)
-    is_plain = not (parts.query or parts.fragment or "@" in parts.netloc)
+    is_plain = not (parts.query or parts.fragment)
     is_whole = bool(parts.path.startswith("/") and not parts.netloc) if parts.scheme == "file" else bool(parts.netloc)
     if parts.scheme not in SCHEMES or not is_plain or not is_whole:
         raise ValueError(
-            "file:///FOLDER, s3://BUCKET/PATH, gs://BUCKET/PATH or az://CONTAINER/PATH, without credentials: they come "
-            "from the environment"
+            "file:///FOLDER, s3://BUCKET/PATH, gs://BUCKET/PATH or az://CONTAINER/PATH; credentials come from the "
+            "environment"
         )

@@ -37,7 +37,7 @@ class KafkaGrowthNews:
 
     def __init__(self, settings: Settings, pipeline: Pipeline, *, partitions: int) -> None:
         """`partitions`: the number that the flow's state is divided into if it was never grown."""
-        self._topic = GrowthTopic(settings, pipeline.growth)
+        self._topic = GrowthTopic(settings, pipeline)
         self._positions = GroupPositions(settings, group=pipeline.group, topics=[one.topic for one in pipeline.inputs])
         self._source = pipeline.source
         self._partitions = partitions

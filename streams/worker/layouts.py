@@ -18,7 +18,7 @@ def read_layouts(settings: Settings, pipeline: Pipeline, partitions: int) -> Lay
         StreamsError: no answer, or the topic holds something else.
 
     """
-    topic = GrowthTopic(settings, pipeline.growth)
+    topic = GrowthTopic(settings, pipeline)
     try:
         records = topic.read()
     finally:

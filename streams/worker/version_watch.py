@@ -50,7 +50,7 @@ def current_versions(
 def _settled(settings: Settings, declared: Pipeline, on_wait: Callable[[], None]) -> CurrentRecord:
     is_said = False
     while True:
-        versions = versions_of(settings, declared.versions)
+        versions = versions_of(settings, declared)
         current = versions.current
         if current.going_to is None:
             _require_code(declared, versions)
@@ -122,7 +122,7 @@ class VersionWatch:
         if missing := self._running.keys() - self._readers.keys():
             self._client = self._client or wait_for_broker(self._settings)
             for topic in missing & partition_counts_with_leaderless(self._client).keys():
-                self._readers[topic] = VersionsTopic(self._settings, topic)
+                self._readers[topic] = VersionsTopic(self._settings, self._running[topic])
         for topic, reader in self._readers.items():
             flow, current = self._running[topic], reader.read().current
             if current.going_to is not None or current.version != flow.version:

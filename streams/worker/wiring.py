@@ -176,7 +176,7 @@ class Wiring:
         self.growth = growth
         self._partitions_seen = partitions
         self._looks_at_ms = 0
-        self.forwarded = ForwardedReader(own, topics=pipeline.forwarded_topics)
+        self.forwarded = ForwardedReader(own, topics=pipeline.forwarded_topics, group=pipeline.group)
         address = settings.streams_snapshot_url
         self.snapshot_store = ObjectStore(address) if address else None
         self.restorer = Restorer(

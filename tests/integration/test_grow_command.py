@@ -43,7 +43,7 @@ class Tasks:
 
     def __init__(self, stack: Stack, flow: Pipeline) -> None:
         self._flow = flow
-        self._topic = GrowthTopic(settings_of(stack), flow.growth)
+        self._topic = GrowthTopic(settings_of(stack), flow)
         self._consumer = Consumer({
             "bootstrap.servers": stack.bootstrap_servers, "group.id": flow.group, "enable.auto.commit": False,
             "topic.metadata.refresh.interval.ms": 300, "auto.offset.reset": "earliest", "session.timeout.ms": 6_000,

@@ -60,6 +60,7 @@ from tests.integration.workers import (
     wait_until,
     workers,
 )
+from tests.rights_ground import WORKED, Ground, prepare
 
 pytestmark = pytest.mark.kafka
 
@@ -545,7 +546,7 @@ MISSING: Final = {
 
 @pytest.fixture(scope="module")
 def schemas(secured: Stack) -> None:
-    rights.prepare(secured)
+    prepare(secured)
 
 
 @pytest.mark.slow
@@ -554,11 +555,11 @@ def schemas(secured: Stack) -> None:
 def test_a_role_works_with_exactly_its_rights_and_says_what_it_lacks(
     secured: Stack, tmp_path: Path, role: Role
 ) -> None:
-    with_all, without_one = (rights.Ground(secured, tmp_path) for _ in range(2))
+    with_all, without_one = (Ground(secured, tmp_path) for _ in range(2))
     for ground in (with_all, without_one) if role is not Role.CI else ():
         ground.make()
     said = rights.without(with_all, role, None)
-    assert said == rights.WORKED, said
+    assert said == WORKED, said
     kind, operation = MISSING[role]
     right = next(one for one in without_one.rights(role) if (one.kind, one.operation) == (kind, operation))
     said = rights.without(without_one, role, right)

@@ -258,3 +258,20 @@ def test_addresses_with_a_password_and_unknown_names_are_refused(tmp_path: Path)
         load_source(tmp_path, "nope")
     with pytest.raises(UsageError, match="a name has"):
         load_source(tmp_path, "../nope")
+
+
+@pytest.mark.parametrize("masks_words", [False, True])
+def test_what_a_source_says_of_a_refusal_is_told_unless_records_are_personal(masks_words: bool) -> None:
+    def handle(_: str, __: dict[str, str], ___: dict[str, str], ____: bytes) -> tuple[int, dict[str, str], bytes]:
+        return 422, {}, b"no such customer: anna-marked-7"
+
+    with serving(handle) as url:
+        source = declared(PAGES, url)
+
+        async def ask() -> None:
+            async with RestClient(source, masks_words=masks_words) as client:
+                await client.fetch({})
+
+        with pytest.raises(FetchFailed, match="status 422") as refused:
+            asyncio.run(ask())
+    assert ("anna-marked-7" in str(refused.value)) is not masks_words

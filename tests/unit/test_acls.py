@@ -61,7 +61,14 @@ def test_of_rights_that_others_include_none_is_named_and_reasons_of_equal_ones_a
     assert found[1].why == "one; two"
 
 
-UNJOINED = {"streams-monitor", "streams-dlq-review", "streams-growth", "streams-forwarded", "streams-versions"}
+def test_readers_that_join_no_group_use_that_of_the_flow_so_that_no_group_is_shared_by_flows() -> None:
+    groups = {role: {right.name for right in rights_of([role], FLOWS) if right.kind is Kind.GROUP} for role in Role}
+    own = {flow.group for flow in FLOWS}
+    assert groups[Role.WORKER] == groups[Role.OPERATOR] == own
+    assert groups[Role.MONITOR] - own == {"streams-monitor", "streams-dlq-review"}
+
+
+UNJOINED = {"streams-monitor", "streams-dlq-review"}
 """Groups by which clients read that join none."""
 
 

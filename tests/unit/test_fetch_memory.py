@@ -35,7 +35,7 @@ def test_a_consumer_that_says_nothing_is_bounded_by_the_memory_setting(made: lis
 
 
 def test_a_consumer_that_says_less_keeps_its_own_bound(made: list[dict[str, Any]]) -> None:
-    LogReader(SMALL, client="reader").close()
+    LogReader(SMALL, client="reader", group="reader").close()
     assert [config[QUEUE] for config in made] == [8_192]
 
 

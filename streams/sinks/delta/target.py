@@ -14,8 +14,9 @@ import pyarrow as pa
 from deltalake import CommitProperties, DeltaTable, Schema, Transaction, write_deltalake
 from deltalake.exceptions import CommitFailedError, DeltaError, SchemaMismatchError, TableNotFoundError
 
+from streams.errors import UsageError
 from streams.masking import PERSONAL_MASK, masked
-from streams.object_stores import cause_of
+from streams.object_stores import cause_of, refusal_of
 from streams.sinks.delta.layout import DAY, DELETED, PARTITION, changes_of, missing_fields, schema_of, table_of
 from streams.sinks.target import TakenOver, TargetBatch, TargetColumn, TargetMismatch, TargetUnavailable
 
@@ -210,7 +211,14 @@ def _may_quote(error: BaseException) -> bool:
 
 
 def options_of(url: str, options: Mapping[str, str] | None = None) -> dict[str, str] | None:
-    """Options of the connection to a table; those given come first. Credentials are taken from the environment."""
+    """Options of the connection to a table; those given come first. Credentials are taken from the environment.
+
+    Raises:
+        UsageError: the address holds credentials.
+
+    """
+    if why := refusal_of(url):
+        raise UsageError(f"the address of a Delta table: {why}")
     is_remote = "://" in url and not url.startswith("file://")
     return ({**_OPTIONS} if is_remote else {}) | dict(options or {}) or None
 

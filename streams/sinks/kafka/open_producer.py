@@ -10,6 +10,7 @@ from streams.kafka.native_client import NativeClients, NativeProducer
 from streams.kafka.partitioner import PARTITIONER
 from streams.limits import PRODUCER_QUEUE_KBYTES_MAX, PRODUCER_QUEUE_MESSAGES_MAX
 from streams.settings import Settings
+from streams.sinks.kafka.producer_errors import named
 
 _IDLE_MS_MAX: Final = 10_000
 
@@ -51,7 +52,7 @@ def opened_producer(
         producer, gives = native.producer(settings, config)
     try:
         producer.init_transactions(timeout_s)
-    except KafkaException:
+    except KafkaException as error:
         del producer, gives
-        raise
+        raise named(error, config["transactional.id"]) from None
     return producer, gives

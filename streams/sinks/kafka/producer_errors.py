@@ -4,6 +4,8 @@ from typing import Final
 
 from confluent_kafka import KafkaError, KafkaException
 
+from streams.acls.rights import Kind, Operation, Pattern, Right
+from streams.kafka.acls import in_words
 from streams.kafka.bounded import ClientHangs
 
 FENCED: Final = frozenset({KafkaError._FENCED, KafkaError.INVALID_PRODUCER_EPOCH, KafkaError.PRODUCER_FENCED})  # noqa: SLF001 - public constants of librdkafka
@@ -19,6 +21,23 @@ UNANSWERED: Final = frozenset(
         KafkaError._ALL_BROKERS_DOWN,  # noqa: SLF001
     }
 )
+
+
+class IdRefused(KafkaException):
+    """The principal may not write with its transactional id; the message names both."""
+
+    def __str__(self) -> str:
+        return str(self.args[0].str())
+
+
+def named(raised: KafkaException, transactional_id: str) -> KafkaException:
+    """The same error; where the id is refused, in words that name it and the right."""
+    error: KafkaError = raised.args[0]
+    if error.code() != KafkaError.TRANSACTIONAL_ID_AUTHORIZATION_FAILED:
+        return raised
+    right = Right(Kind.TRANSACTIONAL_ID, transactional_id, Pattern.LITERAL, Operation.WRITE)
+    fate = error.fatal(), error.retriable(), error.txn_requires_abort()
+    return IdRefused(KafkaError(error.code(), in_words((right,)), *fate))
 
 
 def not_fenced(error: BaseException) -> bool:

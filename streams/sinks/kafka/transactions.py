@@ -31,7 +31,14 @@ from streams.sinks.kafka.fencing import Fencing
 from streams.sinks.kafka.group_offsets import offsets_of
 from streams.sinks.kafka.open_producer import opened_producer, producer_config
 from streams.sinks.kafka.produce import QUEUE_FULL, GivesBatch, GivesEach, give_one
-from streams.sinks.kafka.producer_errors import FENCED, UNANSWERED, commit_may_be_asked_again, not_fenced, not_refused
+from streams.sinks.kafka.producer_errors import (
+    FENCED,
+    UNANSWERED,
+    commit_may_be_asked_again,
+    named,
+    not_fenced,
+    not_refused,
+)
 from streams.sinks.kafka.refusal import REFUSALS, RefusalSearch
 
 log = structlog.get_logger(__name__)
@@ -369,7 +376,7 @@ class KafkaTransactions:
 
     def _aborted(self, raised: KafkaException) -> CycleAborted | FencedError:
         """What an error before the commit comes to; nothing of the transaction is visible."""
-        raised = self._cause(raised)
+        raised = named(self._cause(raised), self._config["transactional.id"])
         error: KafkaError = raised.args[0]
         if self._is_fenced(error):
             return self._fencing.fenced(raised)

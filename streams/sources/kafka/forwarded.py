@@ -19,7 +19,6 @@ from streams.kafka.admin import RECONNECT_MS_MAX, described
 from streams.kafka.broker_watch import BrokerWatch
 from streams.kafka.out_of_range import OUT_OF_RANGE
 from streams.limits import BATCH_RECORDS_MAX, BATCH_SHARE, BATCH_WAIT_MS
-from streams.names import FORWARDED_GROUP
 from streams.settings import Settings
 from streams.sources.base import Idle
 from streams.sources.kafka.arrivals import FromMessages, Notice, records_of_next
@@ -38,13 +37,17 @@ _BATCH_SHARE: Final = BATCH_SHARE / 2
 class ForwardedReader:
     """`poll` and `close` from one thread, that of the source; the rest, which is `ForwardedCommands`, from any."""
 
-    def __init__(self, settings: Settings, *, topics: Sequence[str]) -> None:
-        """`topics`: of each input by its number; their partitions are called by their lanes (`streams.batch.lanes`)."""
+    def __init__(self, settings: Settings, *, topics: Sequence[str], group: str) -> None:
+        """Connects with the first `start`.
+
+        `topics`: of each input by its number; their partitions are called by their lanes (`streams.batch.lanes`).
+        `group`: the flow's.
+        """
         self._settings, self._topics = settings, tuple(topics)
         self._first_lanes = {topic: lane_of(number, 0) for number, topic in enumerate(self._topics)}
         self._config: dict[str, Any] = {
             "client.id": "streams-forwarded",
-            "group.id": FORWARDED_GROUP,  # required by the client; it neither joins nor commits
+            "group.id": group,  # required by the client; it neither joins nor commits
             "enable.auto.commit": False,
             "enable.auto.offset.store": False,
             "enable.partition.eof": True,
