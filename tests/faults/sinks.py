@@ -180,10 +180,11 @@ class SinkScene:
 
     def recovers(self, *names: str) -> None:
         """Wait until the targets have what is in the topics by now; note how long it took since the last blow."""
-        expected = {name: self.copies[name].expected() for name in names}
-        for name in names:
+        copies = {name: self.copies[name] for name in names}
+        expected = {kind: copy.expected() for kind, copy in {type(copy): copy for copy in copies.values()}.items()}
+        for name, copy in copies.items():
             wait_until(
-                lambda name=name: self.copies[name].reaches(expected[name]),  # type: ignore[misc]
+                lambda copy=copy: copy.reaches(expected[type(copy)]),  # type: ignore[misc]
                 f"{name} has what was in its topic",
                 timeout_s=RECOVERY_S_MAX,
             )
