@@ -6,6 +6,7 @@ from concurrent.futures import Future
 from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 
 from streams.batch.rejects import DeadLetter
 from streams.errors import StreamsError
@@ -274,7 +275,11 @@ def test_a_registry_that_is_away_is_waited_for() -> None:
         raise RegistryUnavailable("no registry answers")
 
     decoder._resolve = away
-    process.settle()
+    with capture_logs() as said:
+        process.settle()
+    assert {line["event"] for line in said if line["log_level"] == "warning"} == {
+        "Kafka or the registry cannot be used now: records wait, nothing is lost"
+    }, "the target is not blamed"
     assert process.core.unready() == "no registry answers"
     assert not world.letters.sent
     decoder._resolve = resolve
