@@ -288,6 +288,8 @@ class SinkCore:
                 self._skip(result)
             case "write":
                 self._wrote(result, self._now_s() - task.since_s)
+        if self._writing is not None:
+            return  # what failed is still to be written: only then it is known whether the trouble is over
         if self.trouble is not None:
             log.info("records are written again", sink=self._name, failures=self._failures)
         self.trouble, self._failures = None, 0
