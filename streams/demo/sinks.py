@@ -93,6 +93,8 @@ class Targets:
                 for name, table in found.items():
                     database.register(name, table)
                 answer = database.sql(QUERY)
+                if not len(answer):  # the Delta table, too, comes before its first row
+                    raise StreamsError(nothing)
                 return f"{QUERY}\n\n{answer}"
         except (psycopg.errors.UndefinedTable, TableNotFoundError):
             raise StreamsError(nothing) from None

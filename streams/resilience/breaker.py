@@ -57,6 +57,8 @@ class Breaker:
         self._state = State.CLOSED
         self._until_s = 0.0
         """OPEN: end of the rest. HALF_OPEN: when the probe is given up."""
+        self._is_probed = False
+        """HALF_OPEN: whether a probe is under way."""
 
     @property
     def state(self) -> State:
@@ -68,7 +70,9 @@ class Breaker:
         if self._state is State.HALF_OPEN and now_s >= self._until_s:
             self._open(now_s)
         if self._state is State.OPEN and now_s >= self._until_s:
-            self._state, self._until_s = State.HALF_OPEN, now_s + self._limits.probe_s_max
+            self._state, self._is_probed = State.HALF_OPEN, False
+        if self._state is State.HALF_OPEN and not self._is_probed:
+            self._is_probed, self._until_s = True, now_s + self._limits.probe_s_max
             return True
         return self._state is State.CLOSED
 
@@ -79,6 +83,10 @@ class Breaker:
     def succeeded(self) -> None:
         """A call was answered: everything is well again."""
         self._state, self._failures, self._rest_s = State.CLOSED, 0, self._limits.rest_s
+
+    def answered(self) -> None:
+        """A call was answered that says little about others, as a question while writes fail: the next one decides."""
+        self._is_probed = False
 
     def failed(self, now_s: float) -> None:
         """A call was not answered. A late failure that arrives in state OPEN changes nothing."""
@@ -132,6 +140,18 @@ class Guard:
             BreakerOpen: the call was not made.
 
         """
+        return self._called(call, failure, self._breaker.succeeded)
+
+    def ask(self, call: Callable[[], T], *, failure: type[Exception]) -> T:
+        """As `call`, for a question: its answer does not close the breaker, and ends no row of failures.
+
+        Raises:
+            BreakerOpen: the call was not made.
+
+        """
+        return self._called(call, failure, self._breaker.answered)
+
+    def _called(self, call: Callable[[], T], failure: type[Exception], done: Callable[[], None]) -> T:
         with self._lock:
             before = self._breaker.state
             admitted = self._breaker.admits(self._clock())
@@ -145,9 +165,9 @@ class Guard:
             self._report(lambda: self._breaker.failed(self._clock()))
             raise
         except Exception:
-            self._report(self._breaker.succeeded)  # it answered, if only that it will not
+            self._report(done)  # it answered, if only that it will not
             raise
-        self._report(self._breaker.succeeded)
+        self._report(done)
         return result
 
     def _report(self, report: Callable[[], None]) -> None:

@@ -28,6 +28,8 @@ log = structlog.get_logger(__name__)
 BACKOFF: Final = Backoff(first_s=0.25, pause_s_max=15.0)
 _MISMATCH: Final = Backoff(first_s=5.0, pause_s_max=60.0)
 _TAKEN_OVER: Final = Backoff(first_s=1.0, pause_s_max=30.0)
+_TARGET_FAILS: Final = "the target cannot be used now: records wait, nothing is lost"
+_OTHERS_FAIL: Final = "Kafka or the registry cannot be used now: records wait, nothing is lost"
 _SLOW_S: Final = 30.0
 """A write that takes longer is named by `/readyz`."""
 
@@ -268,8 +270,10 @@ class SinkCore:
             self._fail(str(error), _MISMATCH)
         except BreakerOpen as error:
             self._not_before_s = self._now_s() + error.retry_in_s
-        except (TargetUnavailable, StreamsError) as error:
-            self._fail(str(error), BACKOFF, getattr(error, "retry_in_s", None))
+        except TargetUnavailable as error:
+            self._fail(str(error), BACKOFF, error.retry_in_s)
+        except StreamsError as error:
+            self._fail(str(error), BACKOFF, event=_OTHERS_FAIL)
         else:
             self._succeed(task, result)
 
@@ -284,8 +288,10 @@ class SinkCore:
                 self._skip(result)
             case "write":
                 self._wrote(result, self._now_s() - task.since_s)
+        if self._writing is not None:
+            return  # what failed is still to be written: only then it is known whether the trouble is over
         if self.trouble is not None:
-            log.info("the target answers again", sink=self._name, failures=self._failures)
+            log.info("records are written again", sink=self._name, failures=self._failures)
         self.trouble, self._failures = None, 0
 
     def _go_on(self, found: Mapping[int, tuple[int, tuple[int, int]]]) -> None:
@@ -324,17 +330,14 @@ class SinkCore:
         if mine:
             self._commit(mine)
 
-    def _fail(self, why: str, backoff: Backoff, retry_in_s: float | None = None) -> None:
+    def _fail(self, why: str, backoff: Backoff, retry_in_s: float | None = None, *, event: str = _TARGET_FAILS) -> None:
         self._failures += 1
         self._metrics.failures.inc()
         pause_s = backoff.jittered_s(self._failures) if retry_in_s is None else retry_in_s
         self._not_before_s = self._now_s() + pause_s
         self._must_check = self._writing is not None
         self.trouble = why
-        log.warning(
-            "the target cannot be written: its records wait, nothing is lost", sink=self._name, error=why,
-            failures=self._failures, retry_in_s=round(pause_s, 2),
-        )  # fmt: skip
+        log.warning(event, sink=self._name, error=why, failures=self._failures, retry_in_s=round(pause_s, 2))
 
     def _be_taken_over(self, partitions: Collection[int]) -> None:
         """Another process has taken these over in the target. If the group still gives them to us, take them back."""

@@ -9,7 +9,8 @@ from streams.sinks.target import Target, TargetBatch, TargetUnavailable
 class GuardedTarget:
     """`sinks.target.Target`; each call raises `BreakerOpen` while the breaker rests.
 
-    All calls count, not only writes: after a failed write it is `positions` that a target which is away fails at.
+    All calls count, not only writes: after a failed write it is `positions` that a target which is away fails at. But
+    its answer closes nothing: a target that says where it stands may still refuse all writes (a full disk, status 500).
     """
 
     def __init__(self, target: Target, guard: Guard) -> None:
@@ -25,7 +26,7 @@ class GuardedTarget:
 
     def positions(self, partitions: Collection[int]) -> Mapping[int, int]:
         """See `Target.positions`."""
-        return self._guard.call(lambda: self._target.positions(partitions), failure=TargetUnavailable)
+        return self._guard.ask(lambda: self._target.positions(partitions), failure=TargetUnavailable)
 
     def write(self, batch: TargetBatch) -> None:
         """See `Target.write`."""

@@ -96,7 +96,7 @@ def _reason(report: pytest.TestReport) -> str:
 def _cells(line: dict[str, Any]) -> list[str]:
     report = line["report"]
     judged = ("lost", "duplicated", "out_of_order", "table_mismatches")
-    numbers = ["-"] * 4 if report is None else [f"{report[name]:,}" for name in judged]
+    numbers = ["-"] * 4 if report is None else ["-" if report[name] is None else f"{report[name]:,}" for name in judged]
     events = "-" if report is None else f"{report['events']:,}"
     recovery = line["recover_s"]
     shown = "-" if not recovery else f"{max(recovery):.1f}"

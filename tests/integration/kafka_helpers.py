@@ -1,5 +1,6 @@
 """What integration tests need of a real Kafka: fresh declared topics, all visible records of a topic, the command."""
 
+import contextlib
 import io
 import json
 import os
@@ -12,7 +13,7 @@ from functools import cache
 from typing import Any, Final, cast
 
 import fastavro
-from confluent_kafka import Consumer, KafkaError, Message, TopicPartition
+from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 from confluent_kafka.admin import (
     AdminClient,
     AlterConfigOpType,
@@ -128,7 +129,11 @@ def recreate_topic(stack: Stack, topic: str, partitions: int) -> None:
 
 
 def committed_records(stack: Stack, topic: str, partitions: int = 3) -> list[Record]:
-    """Every record that a read_committed consumer sees, each partition in log order."""
+    """Every record that a read_committed consumer sees, each partition in log order.
+
+    While records are being sent, too: then a consumer is never told that it has reached the end, and it is enough to
+    reach what was the end a second after this began.
+    """
     consumer = Consumer(
         {
             "bootstrap.servers": stack.bootstrap_servers,
@@ -141,9 +146,12 @@ def committed_records(stack: Stack, topic: str, partitions: int = 3) -> list[Rec
     consumer.assign([TopicPartition(topic, partition, 0) for partition in range(partitions)])
     found: list[Record] = []
     ended: set[int] = set()
+    ends: dict[int, int] = {}
     deadline = time.monotonic() + 60
     while len(ended) < partitions:
         assert time.monotonic() < deadline, f"only partitions {ended} of {topic} could be read to their end"
+        if not ends and time.monotonic() > deadline - 59:
+            ends = {one: log_end_of(consumer, topic, one) for one in range(partitions)}
         for message in consumer.consume(10_000, 0.05):
             error = message.error()
             if error is not None:
@@ -151,8 +159,20 @@ def committed_records(stack: Stack, topic: str, partitions: int = 3) -> list[Rec
                 ended.add(partition_of(message))
             else:
                 found.append(Record(partition_of(message), message.key() or b"", message.value() or b""))
+                end = ends.get(found[-1].partition)
+                if end is not None and (message.offset() or 0) >= end - 1:
+                    ended.add(found[-1].partition)
     consumer.close()
     return found
+
+
+def log_end_of(consumer: Consumer, topic: str, partition: int) -> int:
+    """The offset after the last record; asked again where the broker has just come up."""
+    for _ in range(100):
+        with contextlib.suppress(KafkaException):
+            return consumer.get_watermark_offsets(TopicPartition(topic, partition), 10)[1]
+        time.sleep(0.1)
+    raise AssertionError(f"the broker does not tell the end of {topic}-{partition}")
 
 
 def partition_of(message: Message) -> int:

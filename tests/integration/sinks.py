@@ -47,7 +47,8 @@ flow = Flow(
     .to(http("{endpoint}", name="hook", linger_ms=50, rows_max=50))
     .window(VehicleMinute(), size="1m", grace="30s", to="vehicles.minutes.v1")
     .to(postgres("minutes", name="minutes", linger_ms=50))
-    .to(delta("minutes", name="lake", day_of="window_start", linger_ms=200)),
+    .to(delta("minutes", name="lake", day_of="window_start", linger_ms=200))
+    .to(http("{endpoint}", name="posts", linger_ms=50)),
 )
 """
 JUNK: Final = b"\0\0\0\0\1 junk"
@@ -162,6 +163,11 @@ class Yard:
             self.producer.produce(topic, value, key)
             self.producer.poll(0)
         self.producer.abort_transaction() if aborted else self.producer.commit_transaction()
+
+    def renew_producer(self) -> None:
+        """Have an unfinished transaction aborted, by a producer that goes on in its place."""
+        self.producer.purge()
+        self.producer = self._new_producer()
 
     def _new_producer(self) -> Producer:
         made = Producer({

@@ -19,8 +19,6 @@ from tests.integration.workers import wait_until
 
 pytestmark = pytest.mark.kafka
 
-AWAY_S = 600
-
 
 @pytest.fixture
 def database(postgres: Postgres) -> Database:
@@ -86,38 +84,19 @@ def test_a_table_is_copied_with_its_deletions_and_what_is_no_row_is_a_dead_lette
     assert 'kind="target differs from topic",pipeline="sink.vehicles"} 4.0' in counted
 
 
-def test_sinks_that_are_killed_again_and_again_lose_and_double_nothing(yard: Yard, database: Database) -> None:
-    _ordeal(yard, database, rounds=3, seed=1)
-
-
-@pytest.mark.slow
-def test_sinks_that_are_killed_twenty_times_lose_and_double_nothing(
-    yard: Yard, database: Database, postgres: Postgres
-) -> None:
-    _ordeal(yard, database, rounds=20, seed=2, postgres=postgres)
-
-
-def _ordeal(yard: Yard, database: Database, *, rounds: int, seed: int, postgres: Postgres | None = None) -> None:
-    """Two processes of a sink of rows: one is killed in each round; the server is killed and frozen now and then."""
-    chance = random.Random(seed)
+def test_sinks_that_are_killed_lose_and_double_nothing(yard: Yard, database: Database) -> None:
+    """The short form of row 34 of the faults."""
+    chance = random.Random(1)
     living = [yard.sink("minutes"), yard.sink("minutes")]
-    for number in range(rounds):
+    for _ in range(3):
         for _ in range(4):
             yard.minutes(250)
             time.sleep(chance.uniform(0, 0.3))
-        dead = living.pop(chance.randrange(2))
-        dead.kill()
+        living.pop(chance.randrange(2)).kill()
         living.append(yard.sink("minutes"))
-        if postgres is not None and number % 5 == 2:
-            postgres.kill()
-            time.sleep(1)
-            postgres.start()
-        if postgres is not None and number % 5 == 4:
-            with postgres.frozen():
-                time.sleep(3)
         time.sleep(chance.uniform(0, 2))
     expected = yard.expected_minutes()
-    assert len(expected) == rounds * 1000
+    assert len(expected) == 3 * 1000
 
     def found() -> list[int]:
         rows = database.rows("select (extract(epoch from window_start) * 1000)::bigint from minutes order by 1")
@@ -126,28 +105,6 @@ def _ordeal(yard: Yard, database: Database, *, rounds: int, seed: int, postgres:
     wait_until(lambda: len(found()) >= len(expected), "all rows are there", timeout_s=120)
     time.sleep(1)
     assert found() == expected
-
-
-@pytest.mark.slow
-def test_a_zombie_that_wakes_up_after_its_partitions_moved_writes_nothing(yard: Yard, database: Database) -> None:
-    zombie = yard.sink("minutes")
-    zombie.wait_ready()
-    yard.minutes(300)
-    wait_until(lambda: database.rows("select count(*) from minutes") == [(300,)], "the first rows are there")
-    yard.minutes(300)
-    with zombie.frozen():
-        yard.minutes(300)
-        heir = yard.sink("minutes")
-        wait_until(
-            lambda: database.rows("select count(*) from minutes") == [(900,)], "the heir has them all", timeout_s=90
-        )
-    yard.minutes(100)
-    wait_until(lambda: database.rows("select count(*) from minutes")[0][0] >= 1000, "both go on")
-    time.sleep(2)
-    rows = database.rows("select (extract(epoch from window_start) * 1000)::bigint from minutes order by 1")
-    assert [row[0] for row in rows] == yard.expected_minutes()
-    assert heir.stop() == 0
-    assert zombie.stop() == 0
 
 
 @pytest.mark.slow
@@ -177,41 +134,6 @@ def test_a_database_that_is_away_stalls_its_sink_and_is_said(
         wait_until(lambda: overview_of(monitor)["sinks"][0]["breaker"] == "open", "its breaker rests", timeout_s=90)
         postgres.start()
     wait_until(lambda: database.rows("select count(*) from minutes") == [(300,)], "it catches up", timeout_s=90)
-
-
-@pytest.mark.slow
-@pytest.mark.timeout(1_500)
-def test_a_database_that_is_away_for_long_hurts_no_other_sink_and_catches_up(
-    yard: Yard, database: Database, postgres: Postgres
-) -> None:
-    minutes, lake = yard.sink("minutes"), yard.sink("lake")
-    minutes.wait_ready()
-    lake.wait_ready()
-    yard.minutes(100)
-    wait_until(lambda: database.rows("select count(*) from minutes") == [(100,)], "the first rows are there")
-    postgres.kill()
-    try:
-        back_s = time.monotonic() + AWAY_S
-        while time.monotonic() < back_s:
-            yard.minutes(100)
-            time.sleep(5)
-            assert lake.ready()[0] == 200
-        wait_until(
-            lambda: lake.metric('streams_sink_records_total{outcome="written"') == len(yard.expected_minutes()),
-            "the other sink has all",
-            timeout_s=60,
-        )
-        assert minutes.ready()[0] == 503
-    finally:
-        postgres.start()
-    expected = yard.expected_minutes()
-    wait_until(
-        lambda: database.rows("select count(*) from minutes")[0][0] >= len(expected), "it catches up", timeout_s=120
-    )
-    rows = database.rows("select (extract(epoch from window_start) * 1000)::bigint from minutes order by 1")
-    assert [row[0] for row in rows] == expected
-    assert minutes.stop() == 0
-    assert lake.stop() == 0
 
 
 def overview_of(port: int) -> Any:

@@ -1,7 +1,5 @@
 """`streams sink` into Delta Lake and to an endpoint: exactly once, and at least once with ids."""
 
-import random
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,7 +10,6 @@ from deltalake.exceptions import TableNotFoundError
 
 from streams.local.stack import Stack
 from tests.endpoint import Endpoint
-from tests.faults.disk import SmallDisk
 from tests.integration.guides import run
 from tests.integration.kafka_helpers import committed_records
 from tests.integration.sinks import PARTITIONS, PREFIX, Yard, minutes_in
@@ -78,45 +75,6 @@ def test_windows_are_appended_and_a_table_is_merged_and_upkeep_goes_beside(yard:
     assert "has no Delta table" in run(yard.folder, yard.environment, "streams delta compact vehicles", status=2)
     assert rows.stop() == 0
     assert table.stop() == 0
-
-
-@pytest.mark.slow
-def test_a_lake_whose_sinks_are_killed_twenty_times_has_every_row_once(yard: Yard) -> None:
-    chance = random.Random(3)
-    living = [yard.sink("lake"), yard.sink("lake")]
-    for _ in range(20):
-        for _ in range(4):
-            yard.minutes(100)
-            time.sleep(chance.uniform(0, 0.5))
-        living.pop(chance.randrange(2)).kill()
-        living.append(yard.sink("lake"))
-        time.sleep(chance.uniform(0, 3))
-    expected = yard.expected_minutes()
-    wait_until(lambda: len(windows_in(yard)) >= len(expected), "all rows are there", timeout_s=120)
-    time.sleep(2)
-    assert windows_in(yard) == expected
-
-
-@pytest.mark.slow
-def test_a_full_disk_at_the_target_stalls_its_sink_only(yard: Yard) -> None:
-    with SmallDisk(yard.folder / "lake", mb=32) as disk:
-        rows, other = yard.sink("lake"), yard.sink("hook")
-        yard.minutes(100)
-        wait_until(
-            lambda: windows_in(yard) == yard.expected_minutes(),
-            "the first rows are there",
-            timeout_s=90,
-        )
-        disk.fill()
-        yard.minutes(300)
-        yard.states(100)
-        wait_until(lambda: rows.ready()[0] == 503, "the outage is said", timeout_s=90)
-        assert "No space left" in rows.ready()[1]
-        other.wait_ready()
-        disk.enlarge(mb=64)
-        wait_until(lambda: windows_in(yard) == yard.expected_minutes(), "it catches up", timeout_s=120)
-        assert other.ready()[0] == 200
-        assert rows.stop() == 0
 
 
 @pytest.mark.slow

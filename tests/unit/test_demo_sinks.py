@@ -3,7 +3,9 @@
 from pathlib import Path
 
 import psycopg
+import pyarrow as pa
 import pytest
+from deltalake import DeltaTable, Schema, write_deltalake
 
 from streams.demo.sinks import Targets
 from streams.errors import StreamsError
@@ -39,3 +41,10 @@ def test_a_table_that_has_no_row_yet_is_nothing_to_query(postgres: Postgres, tmp
     targets.url, targets.lake = database.url, tmp_path
     with pytest.raises(StreamsError, match="nothing yet"):
         targets.answer()
+    database.run("insert into vehicles values ('van-1', 3, 1.5)")
+    minutes = pa.schema([("device_id", pa.string()), ("window_start", pa.int64()), ("distance_km", pa.float64())])
+    DeltaTable.create(str(tmp_path / "minutes"), Schema.from_arrow(minutes))
+    with pytest.raises(StreamsError, match="nothing yet"):
+        targets.answer()
+    write_deltalake(str(tmp_path / "minutes"), pa.table([["van-1"], [0], [1.25]], schema=minutes), mode="append")
+    assert "van-1" in targets.answer()

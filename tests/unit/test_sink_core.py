@@ -6,6 +6,7 @@ from concurrent.futures import Future
 from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 
 from streams.batch.rejects import DeadLetter
 from streams.errors import StreamsError
@@ -169,6 +170,34 @@ def test_a_target_that_stays_away_is_left_alone_by_its_breaker() -> None:
     assert world.rows() == [(0, 0)]
 
 
+def test_a_target_that_answers_questions_and_refuses_every_write_is_left_alone_too() -> None:
+    """Such as an endpoint that answers 500, or a full disk: it used to be tried four times a second, for ever."""
+    world = World(key=())
+    process = Process(world, "m1", failures_max=5)
+    process.settle()
+    write, tried = process.target.write, list[float]()
+
+    def full(_: object) -> None:
+        tried.append(world.clock.at_s)
+        raise TargetUnavailable("disk full")
+
+    process.target.write = full  # type: ignore[method-assign]
+    world.put(0, 1)
+    troubles = set[str | None]()
+    for _ in range(1_200):  # a minute
+        process.step()
+        if len(tried) > 1:
+            troubles.add(process.core.unready())
+    assert troubles == {"disk full"}, "it is said without a break"
+    assert 5 <= len(tried) <= 12
+    assert str(process.guard.state) != str(State.CLOSED)
+    process.target.write = write  # type: ignore[method-assign]
+    process.settle()
+    assert str(process.guard.state) == str(State.CLOSED)
+    assert process.core.unready() is None
+    assert world.rows() == [(0, 0)]
+
+
 def test_a_lost_answer_doubles_nothing() -> None:
     world = World(key=())
     process = world.process()
@@ -274,7 +303,11 @@ def test_a_registry_that_is_away_is_waited_for() -> None:
         raise RegistryUnavailable("no registry answers")
 
     decoder._resolve = away
-    process.settle()
+    with capture_logs() as said:
+        process.settle()
+    assert {line["event"] for line in said if line["log_level"] == "warning"} == {
+        "Kafka or the registry cannot be used now: records wait, nothing is lost"
+    }, "the target is not blamed"
     assert process.core.unready() == "no registry answers"
     assert not world.letters.sent
     decoder._resolve = resolve
