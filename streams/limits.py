@@ -124,7 +124,7 @@ JOURNAL_INDEX_RECORDS: Final = 256
 """Journal records whose event times are remembered together: the granularity of truncation and of replay."""
 
 SNAPSHOT_PART_BYTES: Final = 1 << 20
-"""Of an object that is in memory at once while it is read."""
+"""Bytes of an object that are in memory at once while it is read."""
 SNAPSHOT_MANIFEST_BYTES_MAX: Final = 4 << 20
 """Larger manifests are not ours: they would name some 20,000 files."""
 SNAPSHOT_GRACE_MS: Final = 3_600_000
@@ -172,7 +172,7 @@ WRITER_BYTES_MAX: Final = 48 * 1024 * 1024
 SINK_RECORDS_MAX: Final = 50_000
 """Records of one write; of a Delta table, where a commit is a file and a new version, ten times as many."""
 SINK_BATCH_SHARE: Final = 1 / 16
-"""Of the memory setting, for the values of records that are gathered for a write."""
+"""Share of the memory setting that the values of records gathered for a write may use."""
 
 # --- tables that are asked (`streams.tables`) ---------------------------------------------------------------------
 QUERY_ROWS_DEFAULT: Final = 100

@@ -40,7 +40,7 @@ class Shape:
     size: int = 0
     """Bytes of a fixed, symbols of an enum."""
     null_at: int = 0
-    """Of a nullable type: the number of the branch that is null."""
+    """For a nullable type: the number of the branch that is null."""
 
 
 class _NotColumnar(Exception):

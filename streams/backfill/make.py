@@ -49,7 +49,7 @@ class Made:
 
 
 class VersionMaker:
-    """Of one version of one flow. `close` when done."""
+    """Makes one version of one flow, or goes on with it. Call `close` when done."""
 
     def __init__(self, settings: Settings, declared: Pipeline, request: Request, say: Say) -> None:
         """`settings` have the data directory of the backfill; `declared`: the flow as it is declared."""

@@ -52,7 +52,7 @@ class Links:
     gateway: str
     """Where events are taken by POST."""
     metrics: str
-    """Of the worker."""
+    """Address of the worker's metrics."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,11 +62,11 @@ class Demo:
     options: DemoOptions
     settings: Settings
     flow: Pipeline
-    """Of the positions."""
+    """The flow of positions."""
     partitions: int
     stack: Stack
     environment: Mapping[str, str]
-    """Of every process that is started."""
+    """Variables of the environment that every started process gets."""
     worker: Child
     others: tuple[Child, ...]
     """Monitor, gateway, sinks."""

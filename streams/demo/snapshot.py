@@ -20,7 +20,7 @@ class Snapshot:
     feeding: str
     worker: WorkerReading
     lag: Mapping[int, int] | None
-    """Of the flow of positions, by partition; None: Kafka did not answer."""
+    """Lag of the flow of positions, by partition; None: Kafka did not answer."""
     monitor: MonitorReading
     vehicles: tuple[Vehicle, ...]
     kills: int

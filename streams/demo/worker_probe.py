@@ -48,7 +48,7 @@ class WorkerReading:
     """`ready`, or why not."""
     flows: Mapping[str, FlowReading]
     age: Age | None
-    """Of the clean events of all flows."""
+    """Age of the clean events of all flows."""
 
 
 class WorkerProbe:
@@ -59,7 +59,7 @@ class WorkerProbe:
     """
 
     def __init__(self, port: int, topics_by_flow: Mapping[str, Sequence[str]]) -> None:
-        """Of what the worker counts, that of some flows; with the topics that each one reads."""
+        """Read the worker at `port`; `topics_by_flow` names the flows whose metrics count, and the topics of each."""
         self._port = port
         self._flows = tuple(topics_by_flow)
         self._flow_of = {topic: flow for flow, topics in topics_by_flow.items() for topic in topics}

@@ -151,7 +151,8 @@ class Pipeline:
     masked in everything that people see.
     """
     version: str = DECLARED
-    """Of the flow: outputs, group and state are called by it (`streams.flow.version`); see `as_version`."""
+    """Version of the flow, which is part of the names of outputs, group and state (`streams.flow.version`); see
+    `as_version`."""
     named_after: str = ""
     """Topic that late events, dead letters and the journal are named after; empty: the source."""
 

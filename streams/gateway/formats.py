@@ -54,7 +54,7 @@ class Request:
     headers: Mapping[bytes, bytes]
     parameters: Mapping[str, str]
     topic: str = ""
-    """Of an MQTT message."""
+    """Topic of an MQTT message."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -38,9 +38,9 @@ from streams.kafka import acls
 from streams.kafka.admin import settled
 
 NAME: Final = "security"
-"""Of the directory."""
+"""Name of the directory."""
 SERVER_PRINCIPAL: Final = "User:CN=server"
-"""Of Kafka itself; a super user."""
+"""Principal of Kafka itself, which is a super user."""
 ADMIN: Final = "admin"
 """The role that may do everything."""
 VALID_DAYS: Final = 825

@@ -42,7 +42,7 @@ class WatermarkTrace:
 
     @staticmethod
     def of(start: int, course: Int64) -> "WatermarkTrace":
-        """Of events that are one of each record."""
+        """Make the trace of events of which each record has exactly one."""
         return WatermarkTrace(start, course, np.arange(len(course)))
 
     @staticmethod

@@ -17,7 +17,7 @@ class Chosen:
     """Share of the keys, by hash."""
     slice: int = 0
     slices: int = 1
-    """Of several slices of a partition, each compared by itself so that it fits into memory."""
+    """Number of slices that a partition is compared in, one after the other, so that each fits into memory."""
 
     def has(self, key: bytes | None) -> bool:
         """Whether a record with this key is compared."""

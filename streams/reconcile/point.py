@@ -41,7 +41,7 @@ class Point:
 
     at_ms: int
     partitions: int
-    """Of the source."""
+    """Number of partitions of the source."""
     counts: Mapping[str, int]
     """Number of partitions by topic."""
     low: Mapping[Tp, int]

@@ -219,7 +219,7 @@ def event_words(event: Document) -> str:
 
 
 def write_metrics(path: Path, result: Result) -> None:
-    """Of a flow, as `write_metrics_of`."""
+    """Write the metrics of a run for a flow, as `write_metrics_of` does."""
     write_metrics_of(path, result.flow, result.findings, result.at_ms, result.took_s)
 
 

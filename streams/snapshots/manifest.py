@@ -12,7 +12,7 @@ from streams.state.checkpoint import Checkpoint
 from streams.state.identity import Places
 
 FORMAT: Final = 1
-"""Of manifests."""
+"""Version of the format of manifests."""
 _FILE_NAME: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,199}")
 _SHA256: Final = re.compile(r"[0-9a-f]{64}")
 
@@ -29,7 +29,7 @@ class SnapshotFile:
     """In the store's folder."""
     bytes: int
     sha256: str
-    """Of its content, and the name of the object."""
+    """SHA-256 of its content, and the name of the object."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +46,7 @@ class Manifest:
     journal: str
     """Name of the journal's topic."""
     epoch: int
-    """Of the layout of partitions."""
+    """Epoch of the layout of partitions."""
     layout: str
     """Fingerprint of the layouts of all rows."""
     state_format: int
@@ -61,7 +61,7 @@ class Manifest:
     """By the clock of the worker."""
     worker: str
     version: str
-    """Of the product that wrote it."""
+    """Version of the product that wrote it."""
     files: tuple[SnapshotFile, ...]
     format: int = FORMAT
 

@@ -63,7 +63,7 @@ class Chunk:
     unreadable: Mapping[int, str]
     """Which of them are no rows, and why."""
     rows: pa.RecordBatch
-    """Of all others, `KEY` and the columns of the table."""
+    """Rows of all other changes: `KEY` and the columns of the table."""
     row: Sequence[int]
     """Which change each row is."""
     after: Positions

@@ -45,7 +45,7 @@ class Direct(Protocol):
 
 
 class Connection(asyncio.Protocol):
-    """Of one client; made by the server for each. `bound_to` makes a class of it that knows who answers."""
+    """One client's connection, made by the server. `bound_to` makes a class of it that knows who answers requests."""
 
     direct: Direct
 

@@ -68,7 +68,7 @@ class Look:
 
 
 class StoredTables:
-    """Of one flow. Any thread."""
+    """Reads committed rows of one flow from the stores. For any thread."""
 
     def __init__(self, state: FlowState) -> None:
         self._state = state

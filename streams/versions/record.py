@@ -54,7 +54,7 @@ class VersionRecord:
 
     @property
     def key(self) -> bytes:
-        """Of its record."""
+        """Key of the version's record."""
         return _VERSION_KEY + self.version.encode()
 
     @property
@@ -91,7 +91,7 @@ class CurrentRecord:
 
     @property
     def key(self) -> bytes:
-        """Of its record."""
+        """Key of the record, the same for all versions."""
         return CURRENT_KEY
 
     @property

@@ -68,7 +68,7 @@ _GC_ALLOCATIONS: Final = 100_000
 _CACHE_SHARE: Final = 1 / 16
 _STATE_SHARE: Final = 0.25
 _RESIDENT_SHARE: Final = 0.8
-"""Of the memory setting, resident memory beyond which state gets less than its share: the rest is for peaks."""
+"""Share of the memory setting; if resident memory exceeds it, state gets less than its share. The rest is for peaks."""
 """Of the memory for data, for ids, held events and keys of all flows together; the rest is batches, client queues,
 caches and the runtime."""
 

@@ -241,7 +241,7 @@ class Rows:
         return [None if found == NO_SCHEMA_ID else found for found in self.columns.schema_id[self.index].tolist()]
 
     def plain(self) -> list[tuple[bytes, int, int] | None]:
-        """Of each plain letter its message, and where in the source it was read: all that its headers say beyond this.
+        """For each plain letter, return its message and its place in the source: its headers say nothing else.
 
         None for a letter whose headers must be looked at.
         """

@@ -42,9 +42,9 @@ class Columns(NamedTuple):
     outcome: Int8
     topic: Int32
     partition: Int64
-    """Of the letter."""
+    """Partition of each letter in the dead-letter topic."""
     offset: Int64
-    """Of the letter."""
+    """Offset of each letter in the dead-letter topic."""
     at_ms: Int64
     audit_partition: Int32
     audit_offset: Int64

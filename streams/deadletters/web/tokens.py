@@ -20,7 +20,7 @@ ADDRESSES_MAX: Final = 1_000
 """Addresses with wrong tokens that are remembered; the oldest is forgotten first."""
 _FREE_FAILURES: Final = 2
 _NETWORK_BITS: Final = 64
-"""Of an IPv6 address, what one site has of its own."""
+"""Leading bits of an IPv6 address that are the same for all addresses of one site."""
 
 
 class Right(StrEnum):

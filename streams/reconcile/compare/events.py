@@ -146,7 +146,7 @@ class _Comparison:
         self._note(Kind.UNEXPECTED, self._clean, text, event, of_source=False)
 
     def _compare_order(self) -> None:
-        """Of what should be there, each event at its first place."""
+        """Compare the order of expected events: each one counts at the first place where it is."""
         newest: Event | None = None
         known: set[Identity] = set()
         for record, event in self._seen:

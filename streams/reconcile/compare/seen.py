@@ -43,7 +43,7 @@ class SeenLetter(NamedTuple):
 
 @dataclass(slots=True)
 class KeyOutputs:
-    """Of one key, each topic in its order."""
+    """Outputs of one key, in the order of each topic."""
 
     clean: list[SeenEvent] = field(default_factory=list)
     late: list[SeenLateEvent] = field(default_factory=list)
