@@ -193,11 +193,11 @@ CHANGES_CLIENTS_MAX: Final = 100
 CHANGES_QUEUE_BYTES_MAX: Final = 8 * 1024 * 1024
 """What waits for one reader of changes; one that falls behind by more is cut off."""
 CHANGES_RECORDS_MAX: Final = 2_000
-"""Changes of one server-sent event."""
+"""Greatest number of changes in one server-sent event."""
 
 # --- gateway (`streams.gateway`) -------------------------------------------------------------------------------------
 GATEWAY_REQUEST_RECORDS_MAX: Final = 10_000
-"""Records of one request."""
+"""Greatest number of records in one request."""
 GATEWAY_SLICE_RECORDS_MAX: Final = 1_000
 """Records that are converted in one go, of one request or of several that wait: between two the event loop is free."""
 GATEWAY_BODIES_BYTES_MAX: Final = 128 * 1024 * 1024
@@ -208,7 +208,7 @@ GATEWAY_IN_FLIGHT_BYTES_MAX: Final = 64 * 1024 * 1024
 GATEWAY_CONNECTIONS_MAX: Final = 4_096
 """Connections of a process; a request on one more is refused (503)."""
 GATEWAY_HEAD_BYTES_MAX: Final = 32 * 1024
-"""Request line and headers."""
+"""Greatest size of a request's line and headers."""
 GATEWAY_HEAD_S_MAX: Final = 10.0
 """How long request line and headers may take to arrive, from the first byte on."""
 GATEWAY_BODY_S_MAX: Final = 30.0

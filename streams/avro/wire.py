@@ -261,7 +261,7 @@ def are_texts(column: pa.Array, shape: Shape) -> bool:
 
 
 def _leaves(column: pa.Array, shape: Shape) -> Iterator[tuple[Shape, pa.Array]]:
-    """The columns of values without parts."""
+    """Return the columns that have values and no parts."""
     match shape.kind:
         case "record":
             for i, part in enumerate(shape.parts):

@@ -45,7 +45,7 @@ class Made:
     flow: Pipeline
     record: VersionRecord
     ran: Ran | None
-    """None: it was over already."""
+    """What the run has done; None: the version was complete already."""
 
 
 class VersionMaker:

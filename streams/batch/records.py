@@ -36,7 +36,7 @@ class Records:
         return len(self.value)
 
     def take(self, rows: Int64) -> "Records":
-        """Records at `rows`, in that order."""
+        """Return the records at `rows`, in that order."""
         index = rows.tolist()
         return Records(
             self.partition[rows],

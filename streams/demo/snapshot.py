@@ -16,7 +16,7 @@ class Snapshot:
 
     now: datetime
     elapsed_s: float
-    """Since the demo was ready."""
+    """Seconds since the demo was ready."""
     feeding: str
     worker: WorkerReading
     lag: Mapping[int, int] | None

@@ -14,7 +14,7 @@ log = structlog.get_logger(__name__)
 
 
 class StartOffset:
-    """In one input of one partition."""
+    """Decides at which offset one input of one partition is continued."""
 
     def __init__(self, context: RestoreContext, number: int) -> None:
         """`number` of the input, counted from 0."""

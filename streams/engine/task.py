@@ -174,7 +174,7 @@ class Run:
     """Outputs of the inputs, then of each step that has been done; None where nothing has come."""
 
     def gives(self, step: Step) -> list[Output]:
-        """What an operator gets."""
+        """Return the events that an operator is given."""
         found: list[Output] = []
         for number, at in enumerate(step.after):
             given = self.outputs[at]

@@ -300,7 +300,7 @@ class Pipeline:
 
     @property
     def dlq(self) -> str:
-        """Dead-letter topic."""
+        """Name of the dead-letter topic."""
         return self._beside(DEAD_LETTERS_SUFFIX)
 
     @property
@@ -325,7 +325,7 @@ class Pipeline:
 
     @property
     def growth(self) -> str:
-        """Internal: the growths of the flow."""
+        """Name of the internal topic that records growths of the flow."""
         return self._beside(GROWTH_SUFFIX)
 
     @property

@@ -44,7 +44,7 @@ class Outcome:
 
     @property
     def accepted(self) -> int:
-        """Records that Kafka has acknowledged."""
+        """Number of records that Kafka has acknowledged."""
         return len(self.event_ids) - len(self.duplicates) - len(self.rejections)
 
     @property

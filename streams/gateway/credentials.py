@@ -66,7 +66,7 @@ class Credential:
     """When it ends, or ended; None: never."""
 
     def is_valid(self, now_ms: int) -> bool:
-        """Whether it has not ended."""
+        """Whether the credential is still valid at this time."""
         return self.ends_ms is None or now_ms < self.ends_ms
 
     def __repr__(self) -> str:

@@ -98,7 +98,7 @@ class _Bounded(asyncio.Protocol):
 
 
 class BoundedH11(_Bounded, H11Protocol):
-    """By h11: slower, and always there."""
+    """HTTP by the library h11, which is always installed and slower than httptools."""
 
 
 def bounded_protocol() -> type[asyncio.Protocol]:

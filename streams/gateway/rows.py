@@ -63,7 +63,7 @@ class RowReader:
     """Makes events of the rows of one source."""
 
     def __init__(self, pipeline: Pipeline, schema: SchemaVersion, schema_id: int, decoder: Decoder) -> None:
-        """`decoder`: the flow's own (`streams.flow.decoding`)."""
+        """Read rows of a flow's source; `decoder` is the one that the flow uses (`streams.flow.decoding`)."""
         self.fields = fields_of(schema.parsed)
         self.names = frozenset(field.name for field in self.fields)
         self._pipeline = pipeline

@@ -17,7 +17,7 @@ OVER = "over"
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """A flow at one moment."""
+    """Everything that is known of a flow at one moment, to decide its growth's next step."""
 
     flow: Pipeline
     records: Sequence[GrowthRecord]
@@ -31,7 +31,7 @@ class Found:
 
     @property
     def newest(self) -> GrowthRecord | None:
-        """The newest growth."""
+        """Return the record of the newest growth."""
         return self.records[-1] if self.records else None
 
     @property
@@ -110,7 +110,7 @@ class Found:
         )
 
     def step(self, plan: GrowthPlan) -> Step:
-        """What comes next of a plan."""
+        """Return the next step of a plan."""
         newest = self.newest
         phase = newest.phase if newest is not None and newest.growth == plan.growth else None
         return next_step(plan, phase, self.standings, self.settled)
@@ -160,12 +160,12 @@ class GrowthStatus:
 
     @property
     def parents(self) -> int:
-        """Partitions before the growth."""
+        """Number of partitions before the growth."""
         return len(self.record.growth.parents)
 
     @property
     def children(self) -> int:
-        """Partitions that it brings."""
+        """Number of partitions that the growth adds."""
         return len(self.record.growth.children)
 
     @property

@@ -52,7 +52,7 @@ class ForwardedLog:
         return len(self.time)
 
     def first(self, count: int) -> "ForwardedLog":
-        """The first `count` of them."""
+        """Return the first `count` records."""
         return ForwardedLog(*(getattr(self, one.name)[:count] for one in fields(self)))
 
 

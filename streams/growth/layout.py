@@ -49,12 +49,12 @@ class Growth:
 
     @property
     def parents(self) -> range:
-        """Partitions that there were before."""
+        """Partitions that existed before the growth."""
         return range(self.before.partitions)
 
     @property
     def children(self) -> range:
-        """Partitions that are new."""
+        """Partitions that the growth adds."""
         return range(self.before.partitions, self.after.partitions)
 
     def parent_of(self, partition: int) -> int:

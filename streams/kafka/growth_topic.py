@@ -11,7 +11,7 @@ class GrowthTopic(ControlTopic):
     """Reads one growth topic. Any thread. If the topic does not exist, the flow was never grown."""
 
     def __init__(self, settings: Settings, topic: str) -> None:
-        """Connects when it is first read."""
+        """Prepare to read `topic`; a connection is made by the first read."""
         super().__init__(settings, topic, group=GROWTH_GROUP, what="this flow is not grown")
 
     def read(self, timeout_s: float = READ_TIMEOUT_S) -> list[GrowthRecord]:

@@ -14,7 +14,7 @@ class VersionsTopic(ControlTopic):
     """Reads one versions topic. Any thread. If the topic does not exist, there is only the declared version."""
 
     def __init__(self, settings: Settings, topic: str) -> None:
-        """Connects at the first read."""
+        """Prepare to read `topic`; a connection is made by the first read."""
         super().__init__(settings, topic, group=VERSIONS_GROUP, what="the version that runs goes on")
 
     def read(self, timeout_s: float = READ_TIMEOUT_S) -> Versions:

@@ -129,7 +129,7 @@ class Security:
 
     @property
     def directory(self) -> Path:
-        """Where they are."""
+        """Directory that the files are in."""
         return self.stack / NAME
 
     @property
@@ -153,7 +153,7 @@ class Security:
         }
 
     def make(self) -> None:
-        """Make what is not there yet."""
+        """Create the files that are missing."""
         self.directory.mkdir(parents=True, exist_ok=True, mode=0o700)
         if not self.ca.exists():
             authority = Authority.new()

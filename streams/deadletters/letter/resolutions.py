@@ -170,7 +170,7 @@ class States:
         ]
 
     def where(self, keep: Bools | NDArray[np.intp]) -> "States":
-        """Some of them."""
+        """Return the states that `keep` selects: a mask, or positions."""
         return States(self.acts[keep], self.outcomes[keep], self.at_ms[keep])
 
 
