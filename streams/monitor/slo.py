@@ -29,7 +29,7 @@ class Counts:
 
     total: float
     good: float
-    """Visible within `VISIBLE_S` of their arrival."""
+    """Number of events that were visible within `VISIBLE_S` of their arrival."""
     young: float = 0.0
     """Visible within `VISIBLE_S` of their event time."""
 

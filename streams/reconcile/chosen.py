@@ -12,7 +12,7 @@ class Chosen:
     """Keys that are compared in one go. The same keys are chosen in each run."""
 
     keys: frozenset[bytes] = frozenset()
-    """Empty: all."""
+    """Keys to compare; empty: all keys."""
     sample: float = 1.0
     """Share of the keys, by hash."""
     slice: int = 0

@@ -83,7 +83,7 @@ class Difference:
     kind: Kind
     key: bytes | None
     topic: str
-    """In which it is wrong."""
+    """Topic in which something is wrong."""
     text: str
     """What is wrong, in a sentence."""
     event: Place | None = None
@@ -110,7 +110,7 @@ class Findings:
             self.differences.append(difference)
 
     def add(self, other: "Findings") -> None:
-        """Add what was found elsewhere."""
+        """Add the findings of another part."""
         self.counts += other.counts
         self.checked.update(other.checked)  # what there was none of stays, as 0
         self.unchecked += other.unchecked

@@ -37,7 +37,7 @@ Tp = tuple[str, int]
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """Where everything is compared."""
+    """The point at which everything is compared: an offset of each partition."""
 
     at_ms: int
     partitions: int
@@ -45,7 +45,7 @@ class Point:
     counts: Mapping[str, int]
     """Number of partitions by topic."""
     low: Mapping[Tp, int]
-    """First offset that is there."""
+    """First offset that still exists in each partition."""
     end: Mapping[Tp, int]
     """Offset after the last record that is read, of outputs."""
     reached: Mapping[int, Committed | None]

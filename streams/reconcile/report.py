@@ -32,7 +32,7 @@ Document = dict[str, Any]
 
 
 def document_of(result: Result, personal: Personal) -> Document:
-    """Everything, for JSON."""
+    """Return the whole report, as the object of its JSON."""
     plan, point, findings, options = result.plan, result.point, result.findings, result.options
     rules = plan.rules
     return {

@@ -48,7 +48,7 @@ _CYCLES: Final = 50
 _FIRST: Final = 1_000
 """Records whose newest timestamp stands for those before them."""
 _FIRST_LETTERS: Final = 1_000
-"""Likewise, of dead letters."""
+"""The same for dead letters."""
 
 
 @dataclass(frozen=True, slots=True)

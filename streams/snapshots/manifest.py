@@ -26,7 +26,7 @@ class SnapshotFile:
     """A file of the store."""
 
     name: str
-    """In the store's folder."""
+    """Name of the file in the store's folder."""
     bytes: int
     sha256: str
     """SHA-256 of its content, and the name of the object."""
@@ -37,7 +37,7 @@ class Manifest:
     """A snapshot of the store of one partition."""
 
     flow: str
-    """With the prefix of its topics."""
+    """Name of the flow, with the prefix of its topics."""
     partition: int
     cluster: str
     """Id of the Kafka cluster."""
@@ -58,7 +58,7 @@ class Manifest:
     replay_from: int
     """Offset in the journal from which a restore reads it."""
     created_ms: int
-    """By the clock of the worker."""
+    """When the snapshot was taken, by the clock of the worker."""
     worker: str
     version: str
     """Version of the product that wrote it."""
@@ -76,7 +76,7 @@ class Manifest:
         return self.topics.get(self.journal, "")
 
     def pack(self) -> bytes:
-        """As an object."""
+        """Return the manifest as the bytes of its object."""
         return json.dumps(asdict(self), indent=1).encode()
 
     @staticmethod

@@ -67,7 +67,7 @@ class Chunk:
     row: Sequence[int]
     """Which change each row is."""
     after: Positions
-    """Where reading goes on."""
+    """Positions at which reading continues."""
     _events: dict[View, bytes] = field(default_factory=dict)
     _making: threading.Lock = field(default_factory=threading.Lock)
 

@@ -106,7 +106,7 @@ class Connection(asyncio.Protocol):
         self._read_on()
 
     def resume_writing(self) -> None:
-        """It takes something again."""
+        """The client takes data again: read on."""
         self._is_held_up = False
         self._read_on()
 

@@ -44,7 +44,7 @@ class Client:
 
     rights: Rights
     is_routed: bool
-    """Another worker."""
+    """Whether the client is another worker, which passes on a request."""
     wants_json: bool
 
 

@@ -18,7 +18,7 @@ class Found:
     row: dict[str, Any] | None = None
     """Not masked; None: the key has no row."""
     packed: bytes = b""
-    """As the store has it."""
+    """Row in the packed form in which the store has it."""
 
 
 _ELSEWHERE = Found(is_here=False)

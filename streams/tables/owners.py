@@ -76,7 +76,7 @@ class Owners:
 
     @property
     def known(self) -> Known:
-        """As of the last look."""
+        """Owners as the group's description said when it was last read."""
         return self._known
 
     async def look(self) -> Known:

@@ -34,7 +34,7 @@ class FlowState:
     tasks: Callable[[], Mapping[int, PartitionTask]]
     """Tasks at work, by partition."""
     layouts: Callable[[], Layouts | None]
-    """None: never grown."""
+    """Layouts of the flow's partitions; None: the flow was never grown."""
     partitions: int
     """By how many the state is divided where it was never grown."""
 

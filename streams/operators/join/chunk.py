@@ -37,7 +37,7 @@ class Chunk:
         return len(self.slot)
 
     def take(self, some: Bools) -> "Chunk":
-        """Those at `some`."""
+        """Return the rows at the positions `some`."""
         return self if some.all() else Chunk.of(self.slot[some], self.rows[some])
 
     def ends(self, slots: Int64, low: Int64, high: Int64, before: Int64, column: str) -> tuple[Int64, Int64]:

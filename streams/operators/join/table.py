@@ -62,7 +62,7 @@ class JoinTable(JoinSpec):
     ttl_ms: int = 0
 
     def build(self, context: OperatorContext) -> "JoinTableOperator":
-        """An operator that knows no row."""
+        """Create the operator of one partition, without rows."""
         return JoinTableOperator(self, context)
 
     @cached_property

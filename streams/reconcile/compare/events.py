@@ -241,7 +241,7 @@ def _time(event: Event | Reject) -> float:
 
 
 def _changed(due: Event, seen: Event) -> str:
-    """Which bytes differ first."""
+    """Say which byte is the first to differ, or that the length differs."""
     for number, (one, other) in enumerate(zip(due.raw, seen.raw, strict=False)):
         if one != other:
             return f"byte {number} is {other:02x} instead of {one:02x}"

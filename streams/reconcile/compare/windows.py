@@ -73,7 +73,7 @@ class _Walk:
     covered: int
     """Events that rows are a fold of."""
     state: Rows | None
-    """After the last of them."""
+    """State of the fold after the last of these events."""
     wrong: int | None = None
     """Number of the row that is none."""
 
