@@ -34,7 +34,7 @@ QUIET_MS: Final = 2_000
 QUIET_LONG_MS: Final = 30_000
 """More than traffic pauses while nine processes start on two cores. The product's own default is ten minutes."""
 OVER_S_MAX: Final = 300.0
-SPREAD_S_MAX: Final = 180.0
+SPREAD_S_MAX: Final = 300.0
 """From the start of further workers until every worker has its partition."""
 MARGIN_MS: Final = 1_000
 
@@ -115,7 +115,7 @@ def scaled(scene: Scene, growth: Growth) -> None:
     All at once, as a StatefulSet with `podManagementPolicy: Parallel` does.
     """
     admin = admin_of(scene.stack)
-    wait_until(lambda: partition_counts(admin)[GPS.source] == AFTER, "the source has its partitions", timeout_s=120)
+    wait_until(lambda: partition_counts(admin).get(GPS.source) == AFTER, "the source has its partitions", timeout_s=180)
     for worker in scene.further:
         scene.start(worker)
     every = [*scene.workers, *scene.further]
