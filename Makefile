@@ -150,7 +150,7 @@ sinks-ordeal: setup ## Row 34 of the faults: kill sinks of each kind 20 times, t
 rolling-upgrade: setup ## Upgrade four workers one after the other under load; an oracle judges, the longest pause is told (~3 min)
 	$(BIN)/python -m tests.rolling $(ARGS)
 
-grow-ordeal: setup ## Grow a topic from 3 to 12 under load, with a backlog, kills, a worker away, a producer that is told late (~15 min)
+grow-ordeal: setup ## Grow a topic from 3 to 12 under load, with a backlog, kills, a worker away, a producer that is told late, workers that come with the partitions (~17 min)
 	$(BIN)/python -m tests.growing $(ARGS)
 
 oncall: setup ## Four troubles on a real stack: when the monitor and the alerts notice, with pictures (~8 min; needs chromium, prometheus)

@@ -64,7 +64,7 @@ def _lists(lines: list[str]) -> Iterator[str]:
     """Lists begin after an empty line, and what belongs to an item is indented by four spaces for each level."""
     fence_indent: int | None = None
     levels: list[tuple[int, int]] = []
-    """Of each open list: where its items begin, and where their text does."""
+    """For each open list: the columns at which its items and their text begin."""
     before = ""
     for line in lines:
         indent = len(line) - len(line.lstrip(" "))

@@ -46,14 +46,15 @@ class Load:
     machine: float
     workers: tuple[float, ...]
     broker: float | None
-    """None: it runs elsewhere."""
+    """Share of the machine that the broker uses; None: the broker runs on another machine."""
     generators: float
     harness: float = 0.0
-    """The load test itself."""
+    """Share of the machine that the load test's own processes use."""
     stolen: float = 0.0
-    """Of what is in use of the machine: what its host gave to others."""
+    """Share of the used processor time that the machine's host gave to other machines."""
     downstream_share: float = 0.0
-    """Of what the downstream lets through, or of the workers' time spent waiting for it; the larger of the two."""
+    """Use of the downstream: the share of its rate that is used, or of the workers' time that they wait for it; the
+    larger one."""
     partition_share_max: float = 1.0
     """Records of the fullest partition over the mean of all."""
     tail_share: float = 0.0
@@ -78,7 +79,7 @@ class Bottleneck:
     reached."""
 
     def as_dict(self) -> dict[str, str | float | None]:
-        """For the report's JSON."""
+        """Return the bottleneck as an object of the report's JSON."""
         margin = None if self.margin is None else round(self.margin, 3)
         return {"wall": self.wall.value, "words": self.words, "margin": margin}
 

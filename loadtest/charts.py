@@ -26,7 +26,7 @@ ROLE_COLOURS: Final = {
     "workers": "#2d7d9a", "broker": "#c97b2a", "generators": "#7a9a3c", "load test": "#8a6fb0",
     "unexplained": "#9aa3ab",
 }  # fmt: skip
-"""Of who uses CPU, from the bottom of the stack to its top."""
+"""Colour of each user of the CPU in a chart, from the bottom of the stack to its top."""
 MEASURED: Final = "#2d7d9a"
 IDEAL: Final = "#9aa3ab"
 PERCENTILE_COLOURS: Final = {"p50": "#7fb7c9", "p95": "#2d7d9a", "p99": "#c97b2a", "p999": "#b0413e"}

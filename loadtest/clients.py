@@ -30,7 +30,7 @@ def consumer(where: str | Settings, config: Mapping[str, Any]) -> Consumer:
 
 
 def producer(where: str | Settings, config: Mapping[str, Any]) -> Producer:
-    """A producer; as `consumer` otherwise."""
+    """Create a producer; `where` and `config` mean the same as for `consumer`."""
     return clients.producer(_settings(where), config)
 
 

@@ -23,7 +23,7 @@ _DELETE_S_MAX: Final = 30.0
 
 @dataclass(frozen=True, slots=True)
 class Cluster:
-    """Where to measure."""
+    """The Kafka cluster and the registry that a load test uses."""
 
     settings: Settings
     broker_pid: int | None

@@ -29,7 +29,7 @@ from streams.flow.discover import select_pipelines
 from streams.settings import Settings
 
 EVENTS_PER_TICK: Final = 2_000
-"""Of the history that fills a topic: a second of it, of 2,000 vehicles or some more orders."""
+"""Events in each second of the history that fills a topic: those of 2,000 vehicles, or of somewhat more orders."""
 WINDOWS_OPERATOR: Final = "windows"
 LATENCY_EVENTS_PER_S: Final = 10_000
 LATENCY_LEAD_MS: Final = 3_000
@@ -74,7 +74,7 @@ class Bench:
         self.bootstrap = settings.kafka_bootstrap_servers
         self.offsets = Offsets(self.bootstrap)
         self.oracles: dict[str, Report] = {}
-        """Verdicts by flow."""
+        """The oracle's report on each flow, by the flow's name."""
         names = ["gps", "orders"] if Part.ORDERS in options.parts else ["gps"]
         if Part.MEMORY in options.parts and len(options.parts) > 1:
             raise UsageError("memory is watched on a topic of its own: --only memory")

@@ -16,7 +16,7 @@ class Prices:
     currency: str = "USD"
 
     def of(self, core_seconds: float) -> float:
-        """Price of some CPU seconds."""
+        """Return the price of so many seconds of one core."""
         return core_seconds / 3600 * self.core_hour
 
     def shown(self, cost: float) -> str:

@@ -22,7 +22,7 @@ class Crew:
         self._workers: dict[str, tuple[Subject, int]] = {}
 
     def add(self, name: str, subject: Subject, web_port: int) -> None:
-        """Add a worker."""
+        """Add a worker process to those that are watched."""
         self._workers[name] = (subject, web_port)
 
     def look(self) -> None:

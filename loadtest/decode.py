@@ -42,7 +42,7 @@ NESTED_VALUES: Final = {
 
 
 def event(number: int) -> dict[str, Any]:
-    """The event of one position."""
+    """Return the event with this number, as a position."""
     return {
         "event_id": f"{number:08x}-0000-4000-8000-{number:012x}",
         "device_id": f"truck-{number % 500:06d}",
@@ -58,7 +58,7 @@ def event(number: int) -> dict[str, Any]:
 
 
 def encoded(schema: dict[str, Any], count: int) -> list[bytes]:
-    """Events without a frame."""
+    """Return so many events, encoded in Avro and without Confluent's frame."""
     plain = fastavro.parse_schema(json.loads(json.dumps(schema).replace('"logicalType": "timestamp-millis"', '"x": 1')))
     bodies = []
     for number in range(count):

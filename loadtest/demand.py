@@ -69,7 +69,7 @@ class Budget:
 
     @contextmanager
     def point(self) -> Iterator[None]:
-        """Time of one point."""
+        """Return the time in seconds that one point takes."""
         began_s = time.monotonic()
         yield
         self._longest_s = max(self._longest_s, time.monotonic() - began_s)

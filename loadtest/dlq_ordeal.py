@@ -74,7 +74,7 @@ class Ordeal:
     """Wall time of `streams dlq list` over all letters."""
     list_letters: int = 0
     replay_per_s: float = 0.0
-    """Of the replay of all letters that was not killed."""
+    """Letters per second of the replay of all letters that was not killed."""
     replay_per_cpu_s: float = 0.0
     """The same by the CPU time of the command, which other work on the machine does not blur as much."""
     replay_letters: int = 0

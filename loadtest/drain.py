@@ -42,14 +42,14 @@ from streams.state.memory import MemoryStore
 
 ROUNDS: Final = 3
 _BATCHES_EACH_CYCLE: Final = 2
-"""Of a worker that lags: its micro-batches are full."""
+"""Micro-batches in each commit cycle: a worker that lags fills its micro-batches, so few fit into a cycle."""
 _MOCK_PARTITIONS: Final = 4
-"""Of the topics of a simulated broker."""
+"""Number of partitions that the topics of a simulated broker have."""
 
 
 @dataclass(frozen=True, slots=True)
 class Way:
-    """How events pass."""
+    """One way for events through the worker: by which decoder, producer and kind of values."""
 
     name: str
     native: Native | None

@@ -41,12 +41,12 @@ _PREFIX: Final = "car-"
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """A stretch of the run."""
+    """What was measured in one stretch of the run."""
 
     seconds: float
     pictures_per_s: float
     draw_ms: float
-    """Of one picture."""
+    """Mean time in milliseconds that drawing one picture took."""
     drawn: int
     """Vehicles that were drawn by themselves at its end; others were in circles."""
     positions_per_s: float

@@ -57,7 +57,7 @@ class Figures:
 
 
 class Nothing:
-    """Reads a body and answers."""
+    """An ASGI application that reads each body and answers at once: what the gateway is compared with."""
 
     async def __call__(self, _scope: Any, receive: Any, send: Any) -> None:
         """Answer one request."""
@@ -69,7 +69,7 @@ class Nothing:
 
 
 def serve_nothing(port: int) -> None:
-    """The server to compare with."""
+    """Run the server that does nothing but answer, which the gateway is compared with."""
     uvicorn.run(
         Starlette(routes=[Route("/v1/events/{source}", Nothing(), methods=["POST"])]),
         port=port, http=bounded_protocol(), ws="none", lifespan="off", access_log=False, log_level="warning",

@@ -28,7 +28,7 @@ def record(histogram: HdrHistogram, values_ms: NDArray[np.float64]) -> None:
 
 
 def encoded(histogram: HdrHistogram) -> str:
-    """The histogram as text."""
+    """Encode a histogram as text, to hand it to another process."""
     return str(histogram.encode().decode("ascii"))
 
 

@@ -32,7 +32,7 @@ class Latency:
 
     events: int
     publish_rate: float
-    """Events per second, sent."""
+    """Rate at which events were sent, in events per second."""
     percentiles_ms: dict[str, float]
     lost: int
     duplicated: int

@@ -30,7 +30,7 @@ SKEW_SPARE_MS: Final = 60_000
 TIMESTAMP_AGE_MS: Final = 3_600_000
 """Outputs keep the timestamps of the last hour."""
 SHARE_SHOWN: Final = 0.8
-"""Of the sustainable rate, whose latency a run is summed up by."""
+"""Share of the sustainable rate whose latency stands in the summary of a run."""
 
 
 @dataclass(slots=True)
@@ -48,7 +48,7 @@ class Outcome:
 
 
 class Measurement:
-    """One point on one cluster."""
+    """Measures one point of a plan on one cluster."""
 
     def __init__(
         self,

@@ -135,7 +135,7 @@ def run(batches: list[Records]) -> tuple[float, float, int]:
 
 
 def main() -> None:
-    """Measure and print."""
+    """Measure the operators and print the results."""
     batches = micro_batches()
     for _ in range(3):
         operators, decode, clean = run(batches)

@@ -52,14 +52,14 @@ CHECKOUT: Final = "."
 
 
 class Work(StrEnum):
-    """What is measured."""
+    """Which command's throughput is measured."""
 
     INGEST = "ingest"
     REPLAY = "replay"
 
 
 class Side(StrEnum):
-    """Which of the two revisions."""
+    """Which of the two revisions a trial runs."""
 
     BEFORE = "before"
     AFTER = "after"
@@ -76,7 +76,7 @@ class Trial:
     seconds: float
     """As the command counts them: without its start."""
     cpu_seconds: float
-    """Of the whole process, in all its threads."""
+    """CPU time of the whole process, all its threads together."""
 
     @property
     def per_second(self) -> float:
@@ -109,7 +109,7 @@ class Comparison:
 
     @property
     def ratio(self) -> float:
-        """Median of `ratios`."""
+        """Return the median of `ratios`."""
         return median(self.ratios)
 
 
@@ -150,7 +150,7 @@ def files_of(revision: str, directory: Path, root: Path = ROOT) -> Path:
 
 
 class Bench:
-    """Trials on one cluster."""
+    """Runs trials of both revisions on one cluster."""
 
     def __init__(self, settings: Settings, trees: Mapping[Side, Path], scratch: Path, *, events: int, letters: int):
         """`trees`: the files of both revisions. Writes the file that is ingested."""
@@ -272,7 +272,7 @@ def _cpu_seconds_of(process: "subprocess.Popen[bytes]") -> float:
 
 
 def table_of(comparisons: Sequence[Comparison]) -> Table:
-    """The comparisons for people."""
+    """Return the comparisons as a table to print."""
     table = Table("work", "pairs", "before /CPU-s", "after /CPU-s", "ratio", "of pairs", "ratio of records/s")
     for one in comparisons:
         before, after = (median(trial.per_cpu_second for trial in side) for side in (one.before, one.after))

@@ -39,7 +39,7 @@ class Options:
     seed: int
     parts: frozenset[Part]
     steady_s: int = 0
-    """0: no steady traffic."""
+    """Duration of steady traffic in seconds; 0: steady traffic is not measured."""
     join_positions: int = 0
     join_steps: int = 0
 

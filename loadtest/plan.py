@@ -14,10 +14,11 @@ DOWNSTREAM_WORKERS_MAX: Final = 12
 
 
 RAMP_STEPS_USUAL: Final = 6
-"""Of a search for the sustainable rate: as many as it takes from a rate that was drained."""
+"""Steps that a search for the sustainable rate usually takes when it begins with the rate of a drain."""
 DEVICES_DEFAULT: Final = 200_000
 EVENTS_OF_DEVICE_MIN: Final = 5
-"""Of a drain; with fewer, hardly any device would have a second event to be put in order."""
+"""Events that each device has in a drain at least. With fewer, hardly any device would have a second event to be put in
+order."""
 REPORT_MS: Final = 10_000
 """From one report of a vehicle on the move to its next one."""
 ZONE_DEVICES: Final = 50
@@ -58,15 +59,15 @@ class Length:
     warm_up_s: float
     """From the first due time, or from the first commit of a drain; sent and checked, not measured."""
     seconds: float
-    """Of a steady state."""
+    """Duration in seconds of a measurement at a steady rate."""
     step_s: float
-    """Of a step of the search for the sustainable rate."""
+    """Duration in seconds of a step in the search for the sustainable rate."""
     step_warm_up_s: float
     """Before each step: the workers are warm by then, and only get used to another rate."""
     repetitions: int
     partitions: tuple[int, ...]
     latency_shares: tuple[float, ...]
-    """Of the rate that can be sustained: at which latency is measured."""
+    """Rates at which latency is measured, as shares of the sustainable rate."""
     is_searching: bool
     """Whether the sustainable rate of each point is searched for, by lag that does not grow."""
     clock_skew_ms_max: int
@@ -74,7 +75,7 @@ class Length:
     minutes_max: float | None
     """No point is begun that would not end within this time."""
     oracle_memory_mb: int
-    """Of all the oracle's processes together."""
+    """Memory that all processes of the oracle may use together."""
 
 
 QUICK: Final = Length(
@@ -120,10 +121,11 @@ class Plan:
     pipeline: str
     drive: Drive
     partitions: tuple[int, ...]
-    """Of points that are bound by a downstream; those that are bound by CPU have the most of these."""
+    """Numbers of partitions of points that a downstream limits. Points that the CPU limits have the largest of
+    these."""
     works: tuple[Work, ...]
     workers: tuple[int, ...]
-    """Of points that are bound by CPU. Empty: 1, 2, 4 ... and the number of cores."""
+    """Numbers of workers of points that the CPU limits. Empty: 1, 2, 4 and so on, and the number of cores."""
     workers_max: int | None
     generators: int
     events: int
@@ -138,7 +140,7 @@ class Plan:
     mix: tuple[str, ...] = ()
     """Options of the generator that say what the traffic is like."""
     devices: int = DEVICES_DEFAULT
-    """Of a drain; fewer where it is too short for so many."""
+    """Devices whose events a drain has; fewer where the drain has too few events for so many."""
 
     def __post_init__(self) -> None:
         if not self.partitions or any(number < 1 for number in self.partitions):
@@ -156,7 +158,7 @@ class Plan:
         return self.drive is Drive.DRAIN and Work.CPU in self.works and not self.events
 
     def drain_arguments(self, events: int) -> list[str]:
-        """Of the generator, for a drain of so many records: the devices of a fleet, as often as they report."""
+        """Return the generator's arguments for a drain of so many records, sent by the devices of a fleet."""
         devices = str(self.drain_devices(events))
         return ["--events", str(events), "--devices", devices, "--report-ms", str(REPORT_MS)]
 

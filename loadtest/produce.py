@@ -61,7 +61,7 @@ def native_producer() -> tuple[Producer, NativeProducer]:
 
 
 def main() -> None:
-    """Measure and print."""
+    """Measure producing and print the results."""
     producer, native = native_producer()
     batch = micro_batches()[0]
     records = TopicRecords(_TOPIC, batch.key, batch.value, batch.timestamp_ms.tolist())

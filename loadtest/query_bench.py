@@ -43,18 +43,18 @@ class Phase:
 
     phase: str
     events_per_s: float
-    """Events that it has committed."""
+    """Events per second that the worker has committed."""
     worker_cpu_share: float
-    """Processors that it has used."""
+    """Processors that the worker has used, as a number of whole ones."""
 
 
 @dataclass(frozen=True, slots=True)
 class Followed:
-    """Changes that readers got."""
+    """What readers that follow changes have received."""
 
     readers: int
     rows_per_s: float
-    """Of one reader, on average."""
+    """Mean rate of one reader, in rows per second."""
     rows_per_s_slowest: float
     cut_off: int
 
@@ -83,13 +83,13 @@ async def follow(port: int, readers: int, seconds: float) -> Followed:
 
 
 class Measured:
-    """The worker, watched from outside."""
+    """Measures a worker from outside: events that it commits, and processors that it uses."""
 
     def __init__(self, pid: int, port: int) -> None:
         self._process, self._port = psutil.Process(pid), port
 
     async def phase(self, name: str, seconds: float, doing: "asyncio.Future[Any] | None" = None) -> Phase:
-        """What it does meanwhile."""
+        """Measure the worker while `doing` runs, or for so many seconds if there is nothing to do."""
         began, first, cpu = time.perf_counter(), await self._events(), sum(self._process.cpu_times()[:2])
         await asyncio.sleep(seconds) if doing is None else await doing
         took_s, cpu_s = time.perf_counter() - began, sum(self._process.cpu_times()[:2]) - cpu
@@ -151,7 +151,7 @@ def _await_ready(worker: Subject) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Asks:
-    """How rows are asked for."""
+    """How a client asks for rows."""
 
     port: int
     rate: int

@@ -19,7 +19,7 @@ class Recovery:
     ready_s: float
     """From the start of its process until it says that it processes, interpreter and imports included."""
     records: int
-    """Changelog records that it read."""
+    """Number of changelog records that the worker has read."""
     rows: int
     """Rows of state in them: remembered ids, held events, rows of keys."""
     restore_s: float

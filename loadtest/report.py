@@ -102,7 +102,7 @@ class Run:
     steady_s: float | None = None
     """Seconds that `consume_rate` was measured over."""
     latency_skewed_ms: dict[str, float] | None = None
-    """Of devices with wrong clocks, whose events wait for their time."""
+    """Latency of events of devices with wrong clocks; such events wait until the watermark has reached their time."""
     publish_delay_ms: dict[str, float] | None = None
     """From when a record was to be sent to when it was given to the producer; part of the latency."""
     latency_counted: int | None = None
@@ -124,7 +124,7 @@ class Run:
 
 @dataclass(slots=True)
 class Results:
-    """Everything of one invocation."""
+    """All results of one invocation of the load test."""
 
     name: str
     runs: list[Run] = field(default_factory=list)

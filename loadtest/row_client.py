@@ -25,7 +25,7 @@ _SILENT_S: Final = 30.0
 
 @dataclass(frozen=True, slots=True)
 class Queries:
-    """Rows by key."""
+    """What a run of queries for rows by key has cost, and how long answers took."""
 
     per_s: float
     latency_ms_p50: float
@@ -44,11 +44,11 @@ class _Connection:
     socket: socket.socket
     received: bytes = b""
     due_s: deque[float] = field(default_factory=deque)
-    """Of requests that wait for their answers, in their order."""
+    """When each request that waits for its answer was to be sent, in the order of the requests."""
 
 
 class Asking:
-    """Of one table."""
+    """Asks one table for rows by key, over several connections at once."""
 
     def __init__(
         self, port: int, table: str, keys: Sequence[str], *, connections: int, depth: int = 1, rate: int = 0

@@ -35,7 +35,7 @@ class Sample:
     """What the group has committed at one moment, and where the topic ended."""
 
     at_s: float
-    """Since the sampler was started."""
+    """Seconds since the sampler was started."""
     committed: list[int]
     ends: list[int]
 
@@ -56,10 +56,10 @@ class Usage:
 
     at_s: float
     cpu_s: dict[str, float]
-    """By name of the process."""
+    """CPU time of each process, by its name."""
     rss_mb: dict[str, float]
     machine_s: float
-    """Of everything on this machine, what its host has not given it included."""
+    """CPU time of everything on this machine, including what its host has not given it."""
     stolen_s: float = 0.0
     """What this machine wanted and its host gave to others (steal; 0 where the system does not tell)."""
 
@@ -177,7 +177,7 @@ class Sampler:
             self.series.roles[name] = role
 
     def now_s(self) -> float:
-        """Time on the samples' clock."""
+        """Return the time now, on the clock of the samples."""
         return time.monotonic() - self._started_s
 
     def at_s(self, wall_ms: float) -> float:

@@ -95,7 +95,7 @@ class Scaling:
 
 @dataclass(frozen=True, slots=True)
 class NoLaw:
-    """Why there is none."""
+    """States why no scaling law could be fitted."""
 
     why: str
 

@@ -70,7 +70,7 @@ class OpenLoop:
     span: Span
     traffic: Generators
     prefix: str
-    """Of the keys of its devices."""
+    """Prefix that the keys of this traffic's devices have."""
     from_ms: int = 0
     until_ms: int = 0
     measured: Measured | None = None
@@ -90,7 +90,7 @@ class OpenLoop:
 
     @property
     def rate(self) -> float:
-        """Asked for, events per second."""
+        """Return the rate that was asked for, in events per second."""
         return self.span.rate
 
     @property
@@ -121,7 +121,7 @@ class OpenLoop:
 
 
 class Stage:
-    """Of one point."""
+    """Runs workers and traffic for the measurement of one point."""
 
     def __init__(
         self,
@@ -142,14 +142,14 @@ class Stage:
         self.sampler = sampler
         self.progress = progress
         self.events = events
-        """Of a drain."""
+        """Number of events, where the point is measured by a drain."""
         self._scratch = scratch
         self._logs = logs
         self._phase = 0
 
     @property
     def _prefix(self) -> str:
-        """Of the keys of the newest traffic's devices."""
+        """Prefix that the keys of the newest traffic's devices have."""
         return f"{self._phase}-"
 
     @contextmanager

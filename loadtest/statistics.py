@@ -82,7 +82,7 @@ def rate_between_commits(times_s: Sequence[float], done: Sequence[int]) -> tuple
 
 @dataclass(frozen=True, slots=True)
 class Spread:
-    """Repetitions of one figure."""
+    """One figure over several repetitions: its median, its lowest and its highest value."""
 
     median: float
     low: float
@@ -116,7 +116,7 @@ class Ratio:
     is_interval: bool
     """Whether low and high are a confidence interval; otherwise the lowest over the highest and the reverse."""
     repetitions: int
-    """Of the one that was repeated less."""
+    """Number of repetitions of that side of the ratio which was repeated less often."""
 
     def words(self) -> str:
         """`3.7 times (3.6 to 3.8)`; more digits where one is not enough to tell the ends apart."""

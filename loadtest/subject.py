@@ -113,7 +113,7 @@ class Subject:
 
     @property
     def pid(self) -> int:
-        """Id of the process."""
+        """Return the process id of the worker."""
         return self._popen.pid
 
     def is_running(self) -> bool:
@@ -144,7 +144,7 @@ class Subject:
 
     @property
     def end(self) -> str:
-        """How it ended, in words."""
+        """Return in words how the process ended."""
         status = self._popen.poll()
         if status is None:
             return "still runs"

@@ -32,17 +32,17 @@ class Trial:
     lag_slope: Slope | None
     lag_max: int
     share: float | None = None
-    """Of the rate that can be sustained."""
+    """Rate of this trial as a share of the sustainable rate."""
     counted: int | None = None
     """Measured records that have become visible; None where nobody looked."""
     due: int = 0
-    """Measured records that had to."""
+    """Number of measured records that had to become visible."""
     latency_ms: dict[str, float] = field(default_factory=dict)
     """From the time at which a record was to be sent until it is visible: clean, of devices whose clocks are right."""
     latency_skewed_ms: dict[str, float] = field(default_factory=dict)
-    """Of devices with wrong clocks."""
+    """The same latency, for events of devices with wrong clocks."""
     latency_late_ms: dict[str, float] = field(default_factory=dict)
-    """Of the late topic."""
+    """The same latency, for events in the late topic."""
     publish_delay_ms: dict[str, float] = field(default_factory=dict)
     """From the time at which a record was to be sent until it was given to the producer."""
     histograms: dict[str, str] = field(default_factory=dict)

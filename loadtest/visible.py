@@ -34,7 +34,7 @@ class Group(StrEnum):
     SKEWED = "skewed"
     """In the clean topic, of devices with wrong clocks: one that is ahead makes its own events wait for its time."""
     LATE = "late"
-    """In the late topic."""
+    """The event was written to the late topic."""
 
 
 @dataclass(frozen=True, slots=True)

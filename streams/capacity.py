@@ -153,7 +153,7 @@ class Plan:
         return cls(figures, demand, lines)
 
     def as_dict(self) -> dict[str, Any]:
-        """As a JSON object."""
+        """Return the plan as a JSON object."""
         return {
             "figures": self.figures.source,
             **{

@@ -35,7 +35,7 @@ class SystemTime:
     """The time of this machine."""
 
     def wall_ms(self) -> int:
-        """Milliseconds since the epoch; may step."""
+        """Return milliseconds since the epoch; the clock may be set back or forward at any time."""
         return time.time_ns() // _NS_PER_MS
 
     def monotonic_s(self) -> float:

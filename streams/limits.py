@@ -124,7 +124,7 @@ JOURNAL_INDEX_RECORDS: Final = 256
 """Journal records whose event times are remembered together: the granularity of truncation and of replay."""
 
 SNAPSHOT_PART_BYTES: Final = 1 << 20
-"""Of an object that is in memory at once while it is read."""
+"""Bytes of an object that are in memory at once while it is read."""
 SNAPSHOT_MANIFEST_BYTES_MAX: Final = 4 << 20
 """Larger manifests are not ours: they would name some 20,000 files."""
 SNAPSHOT_GRACE_MS: Final = 3_600_000
@@ -176,7 +176,7 @@ WRITER_BYTES_MAX: Final = 48 * 1024 * 1024
 SINK_RECORDS_MAX: Final = 50_000
 """Records of one write; of a Delta table, where a commit is a file and a new version, ten times as many."""
 SINK_BATCH_SHARE: Final = 1 / 16
-"""Of the memory setting, for the values of records that are gathered for a write."""
+"""Share of the memory setting that the values of records gathered for a write may use."""
 
 # --- tables that are asked (`streams.tables`) ---------------------------------------------------------------------
 QUERY_ROWS_DEFAULT: Final = 100
@@ -197,11 +197,11 @@ CHANGES_CLIENTS_MAX: Final = 100
 CHANGES_QUEUE_BYTES_MAX: Final = 8 * 1024 * 1024
 """What waits for one reader of changes; one that falls behind by more is cut off."""
 CHANGES_RECORDS_MAX: Final = 2_000
-"""Changes of one server-sent event."""
+"""Greatest number of changes in one server-sent event."""
 
 # --- gateway (`streams.gateway`) -------------------------------------------------------------------------------------
 GATEWAY_REQUEST_RECORDS_MAX: Final = 10_000
-"""Records of one request."""
+"""Greatest number of records in one request."""
 GATEWAY_SLICE_RECORDS_MAX: Final = 1_000
 """Records that are converted in one go, of one request or of several that wait: between two the event loop is free."""
 GATEWAY_BODIES_BYTES_MAX: Final = 128 * 1024 * 1024
@@ -212,7 +212,7 @@ GATEWAY_IN_FLIGHT_BYTES_MAX: Final = 64 * 1024 * 1024
 GATEWAY_CONNECTIONS_MAX: Final = 4_096
 """Connections of a process; a request on one more is refused (503)."""
 GATEWAY_HEAD_BYTES_MAX: Final = 32 * 1024
-"""Request line and headers."""
+"""Greatest size of a request's line and headers."""
 GATEWAY_HEAD_S_MAX: Final = 10.0
 """How long request line and headers may take to arrive, from the first byte on."""
 GATEWAY_BODY_S_MAX: Final = 30.0

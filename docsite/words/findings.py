@@ -18,7 +18,8 @@ _CHECKS: Final = (
     "archaism", "cliches", "lexical_illusions", "malapropisms", "mixed_metaphors", "mondegreens", "nonwords",
     "oxymorons", "redundancy", "spelling", "uncomparables",
 )  # fmt: skip
-"""Of proselint. Those of typography are left out: the pages keep to characters that a keyboard has."""
+"""Checks of proselint that are used. Those of typography are left out: pages use only characters that a keyboard
+has."""
 
 
 class Finding(NamedTuple):

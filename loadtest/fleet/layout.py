@@ -16,7 +16,7 @@ class Layout:
     """
 
     device: Integers
-    """Device of each column, ascending."""
+    """Number of the device in each column of the grid, in ascending order."""
     turn: Integers
     """How many columns of the device come before this one."""
     turns: Integers
@@ -28,7 +28,7 @@ class Layout:
 
     @property
     def columns(self) -> int:
-        """Width of the grid."""
+        """Number of columns of the grid."""
         return self.device.size
 
     @property
@@ -97,7 +97,7 @@ def zipf(rng: np.random.Generator, devices: int, exponent: float) -> Layout:
 
 
 def reports_per_tick(devices: int, exponent: float) -> float:
-    """Of one device of `zipf`, on average over all: about 1, as rates are whole numbers."""
+    """Return the mean number of reports of a device in a tick, under `zipf`: about 1, since rates are whole numbers."""
     turns, every = _whole_rates(devices, exponent)
     return float((turns / every).mean())
 

@@ -20,7 +20,7 @@ class Mix:
     duplicate_immediate: float = 0.02
     """Sent again within 20 ms, as a client does that saw no acknowledgement."""
     duplicate_delayed: float = 0.01
-    """Sent again seconds later."""
+    """Share of records that are sent again some seconds later."""
     disordered: float = 0.05
     """Overtaken by newer events of the same device, but within lateness."""
     late: float = 0.004
@@ -51,7 +51,7 @@ class Mix:
     key_mismatch: float = _REJECTS_SHARE
     future_timestamp: float = _REJECTS_SHARE
     too_large: float = 0.000002
-    """A megabyte each, by default."""
+    """Share of records that are too large; by default each has a megabyte."""
 
     paths: PathsOf = PathsOf.SIMULATED
     """What vehicles move along."""
@@ -90,7 +90,7 @@ class Schemas:
     """What records are written with: schemas as JSON text, and the ids that the registry gave them."""
 
     text: str
-    """Version 1."""
+    """Text of the schema's first version."""
     schema_id: int
     text_2: str | None = None
     """Version 2, where there is one."""

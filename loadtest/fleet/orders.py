@@ -97,9 +97,9 @@ class Orders:
     """The orders of one seed, tick after tick."""
 
     events_per_tick: Final = sum(len(life) * share for life, share in LIVES.items()) / TICKS
-    """Of each order under way, on average."""
+    """Mean number of events of an order under way in a tick."""
     versions: Final = 1
-    """Of the schema, that events can be written with."""
+    """Number of versions of the schema that events can be written with."""
 
     def __init__(self, seed: int, shape: FleetShape) -> None:
         if shape.zipf:
@@ -127,7 +127,7 @@ class Orders:
     def columns(
         self, rng: np.random.Generator, tick_first: int, ticks: int, cells: NDArray[np.intp], time_ms: NDArray[np.int64]
     ) -> OrderColumns:
-        """The steps of `cells`."""
+        """Return the steps in `cells` of the grid, as columns."""
         tick = cells // self._places
         place = cells - tick * self._places
         age = tick_first + tick + self._age.take(place)

@@ -61,9 +61,9 @@ class Positions:
     """Where the vehicles of one seed are, tick after tick."""
 
     events_per_tick: Final = 1.0
-    """Of each vehicle."""
+    """Number of events of a vehicle in a tick."""
     versions: Final = 2
-    """Of the schema, that events can be written with."""
+    """Number of versions of the schema that events can be written with."""
 
     def __init__(self, seed: int, shape: FleetShape) -> None:
         self._shape = shape
@@ -87,7 +87,7 @@ class Positions:
         return np.where(self.layout.active(tick_first, ticks), np.int8(ENDLESS), np.int8(-1))
 
     def _to_follow_with_stops(self, parking: Outages, tick_first: int, ticks: int) -> NDArray[np.int8]:
-        """Of a parked vehicle one report in `PARKED_TICKS`; nothing follows one that is not followed at once."""
+        """Find what may follow each report: nothing where the device is silent in one of the next two ticks."""
         asked = ticks + FOLLOWED_TICKS
         device = self.layout.device
         parked = parking.back(tick_first, asked).take(device, axis=1) >= 0

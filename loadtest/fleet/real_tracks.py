@@ -14,7 +14,7 @@ SAMPLE: Final = Path(__file__).parent.parent / "data" / "positions-real.parquet"
 GAP_MS_MAX: Final = 60_000
 """A path ends where its transponder was silent for longer."""
 PATH_MS_MIN: Final = 120_000
-"""Shorter ones are left out."""
+"""Duration that a recorded path must have; shorter paths are left out."""
 _NUMBERS: Final = ("latitude", "longitude", "speed_kmh", "heading_deg", "altitude_m")
 
 
@@ -35,7 +35,8 @@ class _Paths:
         since_ms = time_ms[keep] - np.repeat(time_ms[first][long_enough], lengths)
         self.reach_ms = int(self.duration_ms.max()) + 1
         self.position = path * self.reach_ms + since_ms
-        """Of each point: path and time in one ascending number."""
+        """Path and time of each point as one number, ascending over all points, so that a binary search finds a
+        point."""
         self.values = {name: numbers[keep] for name, numbers in values.items()}
 
 

@@ -149,7 +149,7 @@ class TrafficBatch:
     values: list[bytes]
     timestamps_ms: list[int]
     kinds: NDArray[np.int8]
-    """Codes: index into `KINDS`."""
+    """Kind of each record, as an index into `KINDS`."""
 
     def __len__(self) -> int:
         return len(self.values)
@@ -198,7 +198,7 @@ class Source(Protocol):
 
     @property
     def layout(self) -> Layout:
-        """The grid's columns."""
+        """Return which device each column of the grid belongs to."""
 
     def to_follow(self, tick_first: int, ticks: int) -> NDArray[np.int8]:
         """Shape (ticks, columns): how many events of the same key follow, one a tick; -1 where there is no event."""

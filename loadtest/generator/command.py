@@ -39,7 +39,8 @@ DEVICES_MAX: Final = 200_000
 DISORDER_TICKS_MIN: Final = 2
 OPEN_LOOP_CONFIG: Final = {"linger.ms": 5}
 BEHIND_SHARE_MAX: Final = 0.1
-"""Of lateness: processes further apart than that make each other's disordered events late."""
+"""Greatest difference in time between two generator processes, as a share of the lateness. With a greater one, each
+would make the other's disordered events late."""
 
 NOT_YET_KNOWN: Final = Schemas("", 0, "", 0, foreign_id=0)
 

@@ -26,7 +26,7 @@ class Hold:
     endings: tuple[bytes, ...]
     """Keys that end with one of these."""
     newest_first: tuple[bytes, ...]
-    """Of those, keys with such an ending are sent in reverse, the newest record first."""
+    """Those endings whose keys' records are sent in reverse order, the newest first."""
     seconds: float
 
     @classmethod

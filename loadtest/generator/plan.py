@@ -50,7 +50,7 @@ class Plan:
     seed: int
     shape: FleetShape
     records: int
-    """Most records that are sent."""
+    """Upper bound of the number of records that are sent."""
     ends_ms: int | None
     """Records with this timestamp or a later one are not sent; None: `records` alone counts."""
     open_loop: bool
@@ -65,7 +65,7 @@ class Traffic:
     schemas: Schemas
     bounds: Bounds
     events_per_tick: float
-    """Of each device, on average."""
+    """Mean number of events of a device in a tick."""
     device_prefix: str | None = None
     seed: int = 0
 

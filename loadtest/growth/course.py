@@ -64,7 +64,7 @@ class Stretch:
     latency_ms: dict[str, float] = field(default_factory=dict)
 
     def as_dict(self) -> dict[str, Any]:
-        """For the report."""
+        """Return the stretch as an object of the report's JSON."""
         return {
             "name": self.name, "seconds": (self.until_ms - self.from_ms) / 1000, "sent_rate": self.sent_rate,
             "consumed_rate": self.consumed_rate, "lag_max": self.lag_max, "latency_ms": self.latency_ms,
@@ -107,7 +107,7 @@ class GrowthFigures:
         return self.rate_after_max / self.rate_before_max if self.rate_before_max else 0.0
 
     def as_dict(self) -> dict[str, Any]:
-        """The report's `growth`."""
+        """Return the figures as the report's object `growth`."""
         return {
             "partitions": [self.before, self.after], "workers": self.workers,
             "rate_before_max": round(self.rate_before_max, 1), "rate_after_max": round(self.rate_after_max, 1),
@@ -119,7 +119,7 @@ class GrowthFigures:
 
 
 class GrowthMeasurement:
-    """One growth on one cluster."""
+    """Measures one growth of one flow on one cluster."""
 
     def __init__(
         self, cluster: Cluster, plan: Plan, before: int, after: int, name: str, scratch: Path, logs: Path

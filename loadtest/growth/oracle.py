@@ -30,9 +30,9 @@ class Verdict:
     """Counts of events, or of rows of the table; all but the first three are 0 when everything is right."""
 
     events: int = 0
-    """Records of the source."""
+    """Number of records in the source."""
     duplicates: int = 0
-    """Copies among them."""
+    """How many of the records are copies of an event that is there already."""
     clean: int = 0
     lost: int = 0
     duplicated: int = 0
@@ -54,7 +54,7 @@ class Verdict:
         return not any(wrong)
 
     def as_dict(self) -> dict[str, Any]:
-        """For the report."""
+        """Return the verdict as an object of the report's JSON."""
         return asdict(self)
 
     def note(self, text: str) -> None:
@@ -162,7 +162,7 @@ class _Decoder:
         )  # fmt: skip
 
     def row(self, value: bytes) -> dict[str, Any]:
-        """A row of the table."""
+        """Decode a record's value as a row of the table."""
         read: Any = fastavro.schemaless_reader(io.BytesIO(value[_FRAME_BYTES:]), self._row, None)
         return dict(read)
 

@@ -50,7 +50,7 @@ class VisibleEvents:
         self._consumer.close()
 
     def latencies_ms(self, from_ms: float, until_ms: float) -> tuple[Float64, Float64]:
-        """Of records that were to be sent in this stretch: when that was, and how much later each was visible."""
+        """Return when the records of this stretch were to be sent, and how much later each became visible."""
         due, seen = (np.concatenate([np.empty(0), *parts]) for parts in (list(self._due), list(self._seen)))
         rows = (due >= from_ms) & (due < until_ms)
         return due[rows], seen[rows] - due[rows]

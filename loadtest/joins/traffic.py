@@ -23,7 +23,7 @@ _DIGITS: Final = 6
 
 @dataclass(frozen=True, slots=True)
 class StepShape:
-    """What the steps are like."""
+    """Shape of the traffic of steps: how many vehicles, over which time, in which schema."""
 
     vehicles: int
     start_ms: int

@@ -72,7 +72,7 @@ class Topics:
     windows: tuple[Window, ...] = ()
     sessions: tuple[Session, ...] = ()
     subject: str = ""
-    """Of the source; by default by its name."""
+    """Subject of the source's schema; empty: it follows from the name of the topic."""
 
     @classmethod
     def of_pipeline(cls, name: str, prefix: str = "", version: str = "") -> "Topics":

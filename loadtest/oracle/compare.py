@@ -39,7 +39,7 @@ class DeadLetter(NamedTuple):
 
 
 Coordinates = tuple[int, int]
-"""Source partition and offset."""
+"""Partition and offset of a record in the source."""
 
 
 @dataclass(slots=True)
@@ -121,13 +121,13 @@ class Report:
     rejected: int = 0
     rejected_expected: int = 0
     events: int = 0
-    """Records of the source."""
+    """Number of records in the source."""
     duplicates: int = 0
     """Copies that had to be dropped."""
     windows: int = 0
     """Windows that there had to be."""
     windows_open: int = 0
-    """Of these the newest of a vehicle, with rows still to come: nothing has closed them yet. What is there of them
+    """Windows that nothing has closed yet: the newest of each vehicle, with rows still to come. The rows that they have
     is checked all the same."""
     window_rows: int = 0
     trips: int = 0

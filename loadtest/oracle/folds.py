@@ -40,7 +40,7 @@ class Domain:
 
 
 DOMAINS: Final = {"gps": Domain(Event, VehicleFold), "orders": Domain(OrderEvent, OrderFold)}
-"""By flow."""
+"""Which event and which fold the oracle uses, by the name of the flow."""
 
 
 def compare_rows(expected: Mapping[str, Any], observed: Mapping[str, Any] | None) -> list[str]:

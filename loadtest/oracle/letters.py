@@ -65,7 +65,7 @@ class LetterReport:
         return not any(getattr(self, name) for name in self.FAULTS)
 
     def as_dict(self) -> dict[str, Any]:
-        """For a report."""
+        """Return the report on dead letters as an object of the report's JSON."""
         return asdict(self)
 
     def note(self, fault: str, text: str) -> None:

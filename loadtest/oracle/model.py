@@ -68,7 +68,7 @@ class PartitionModel(PartitionJudge[AnyEvent]):
         return classify(event, skew_ms_max=self.skew_ms_max, record_bytes_max=self.record_bytes_max, now_ms=self.now_ms)
 
     def was_rejected(self, reject: Reject) -> None:
-        """Keep the rejected record."""
+        """Keep the rejected record, without its timestamp."""
         self.rejected.append(reject._replace(timestamp_ms=0))
 
     def became_late(self, late: Late) -> None:

@@ -40,7 +40,7 @@ class OrderReport:
 
     rows: Counter[str] = field(default_factory=Counter)
     faults: Counter[str] = field(default_factory=Counter)
-    """`lost`, `unexpected` and `different` rows."""
+    """Number of `lost`, `unexpected` and `different` rows."""
     details: list[str] = field(default_factory=list)
 
     @property
@@ -49,7 +49,7 @@ class OrderReport:
         return not self.faults.total()
 
     def note(self, fault: str, what: str, count: int = 1) -> None:
-        """Note so many rows."""
+        """Count rows of one fault, and remember an example of it."""
         self.faults[fault] += count
         if len(self.details) < DETAILS_MAX:
             self.details.append(f"{fault}: {what}")
@@ -69,7 +69,7 @@ class _Topics:
         return [self._read_row(message.value() or b"") for message in self._reader.records(topic)]
 
     def steps(self, topic: str, partition: int) -> list[AnyRecord]:
-        """Bound steps of a partition."""
+        """Return the steps in a partition that are bound to a vehicle."""
         return [_bound_step(one, self._read_row(one.value() or b"")) for one in self._messages(topic, partition)]
 
     def orders(self, topic: str, partition: int) -> list[AnyRecord]:

@@ -20,9 +20,9 @@ from loadtest.oracle.read import Share, TopicReader
 
 MEMORY_MB: Final = 2_000
 EVENT_BYTES: Final = 1_600
-"""Of a record of the source that is kept: as it must come out, and as it did, and a window for itself."""
+"""Memory for each record of the source that is kept: the expected event, the one that came out, and its window."""
 PROCESS_MB: Final = 220
-"""Of a process that judges nothing yet: interpreter, libraries, and what the client has fetched ahead."""
+"""Memory of a process before it judges anything: interpreter, libraries, and what the client has fetched ahead."""
 _METHOD: Final = "spawn"  # the clients of a forked process would share the threads and sockets of this one
 
 

@@ -19,7 +19,7 @@ class Session(Protocol):
 
     @property
     def topic(self) -> str:
-        """Topic of their rows."""
+        """Topic that the rows of the sessions are written to."""
 
     @property
     def gap_ms(self) -> int:

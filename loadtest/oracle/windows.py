@@ -23,7 +23,7 @@ class Window(Protocol):
 
     @property
     def topic(self) -> str:
-        """Topic of its rows."""
+        """Topic that the rows of the windows are written to."""
 
     @property
     def size_ms(self) -> int:
@@ -133,7 +133,7 @@ class WindowLog:
     """Rows whose revision was there already; they are not added."""
     sums: dict[WindowKey, WindowSum] = field(default_factory=dict)
     newest: dict[tuple[str, str], NewestWindow] = field(default_factory=dict)
-    """Of the model: by topic and vehicle."""
+    """The model's newest window of each topic and vehicle."""
     wrong: dict[WindowKey, str] = field(default_factory=dict)
     """Windows with a row that cannot be right by itself, and why."""
 

@@ -129,7 +129,7 @@ class Dispatch(OperatorSpec):
 
 
 class DispatchOperator(Operator):
-    """Of one partition."""
+    """Binds orders to vehicles in one partition."""
 
     stage = "dispatch"
 

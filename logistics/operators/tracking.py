@@ -44,7 +44,7 @@ class Order(NamedTuple):
 
     status: int
     latitude: float
-    """Of the destination; NaN when it is not known."""
+    """Latitude of the order's destination; NaN: not known."""
     longitude: float
     is_promised: bool
     promised_time: int
@@ -96,7 +96,7 @@ class OrderTracking(OperatorSpec):
 
 
 class OrderTrackingOperator(Operator):
-    """Of one partition."""
+    """Follows the orders of the vehicles of one partition."""
 
     stage = "tracking"
 
@@ -165,7 +165,7 @@ class _Batch:
     events: Events
     key: Objects
     slot: Int64
-    """Of each key."""
+    """Slot of each key."""
     start: Int64
     """First event of each key."""
     owner: Int64
@@ -175,7 +175,7 @@ class _Batch:
     position_owner: Int64
     """Key of each run of positions of one key."""
     newest_position: Int64
-    """Of each event: the number of the newest position up to it; -1: it came before the batch."""
+    """For each event: the number of the newest position up to it; -1: that position came before the batch."""
 
     @staticmethod
     def of(events: Events) -> "_Batch":
@@ -281,7 +281,7 @@ class _Walk:
         self._note(order_id, order, vehicle_id, time, newest)
 
     def end(self) -> None:
-        """The key's events are over."""
+        """Finish the key after its last event."""
         if self._key >= 0:
             self._after["orders"][self._key] = _packed(self._orders)
             self._after["open_orders"][self._key] = len(self._orders)

@@ -291,7 +291,7 @@ class PartByReference:
     rows: Int64
     """Positions of the values that are valid events."""
     others: Int64
-    """Positions of all others."""
+    """Positions of all other records."""
     event_id: ByteRefs
     event_time: Int64
     sequence: Int64

@@ -31,7 +31,7 @@ class Decoded(Protocol):
 
     @property
     def longs(self) -> Sequence[Int64]:
-        """Time and sequence."""
+        """Columns of numbers without fractions: event time and sequence."""
 
     @property
     def numbers(self) -> NDArray[np.float64]:
@@ -39,7 +39,7 @@ class Decoded(Protocol):
 
     @property
     def nulls(self) -> Bools:
-        """Which of the numbers are null."""
+        """Which values of the number columns are null."""
 
     @property
     def texts(self) -> Sequence[tuple[NDArray[np.int32], NDArray[np.uint8], Bools]]:
@@ -51,11 +51,11 @@ class Decoded(Protocol):
 
     @property
     def id_lo(self) -> UInt64:
-        """The second word."""
+        """Second word of each event's identity."""
 
     @property
     def id_is_digest(self) -> Bools:
-        """Whether the words are a digest."""
+        """Whether the words of each identity are a digest of the event id."""
 
 
 class DecodedRefs(Protocol):
@@ -63,7 +63,7 @@ class DecodedRefs(Protocol):
 
     @property
     def rows(self) -> Int64:
-        """Positions of their values, in order."""
+        """Positions of the values of decoded records, in order."""
 
     @property
     def others(self) -> Int64:
@@ -75,7 +75,7 @@ class DecodedRefs(Protocol):
 
     @property
     def longs(self) -> Sequence[Int64]:
-        """Time and sequence."""
+        """Columns of numbers without fractions: event time and sequence."""
 
     @property
     def numbers(self) -> NDArray[np.float64]:
@@ -91,7 +91,7 @@ class DecodedRefs(Protocol):
 
     @property
     def id_lo(self) -> UInt64:
-        """The second word."""
+        """Second word of each event's identity."""
 
     @property
     def id_word(self) -> UInt64:

@@ -29,7 +29,7 @@ class ReaderFields(Protocol):
 
     @property
     def text_fields(self) -> tuple[str, ...]:
-        """String fields beyond these."""
+        """String fields that are read beyond id and key."""
 
     @property
     def field_ranges(self) -> Mapping[str, tuple[float, float]]:

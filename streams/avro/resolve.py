@@ -64,7 +64,7 @@ class Column:
     position: int | None
     default: Any = None
     codes: tuple[int, ...] | None = None
-    """Of an enum: for each symbol of the writer its position in the reader, or that of the reader's default symbol; -1
+    """For an enum: the reader's position of each of the writer's symbols, or of the reader's default symbol; -1
     where there is neither."""
 
 

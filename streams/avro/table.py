@@ -67,7 +67,7 @@ def _named_by_place(events: Events, offset: Int64) -> Events:
 
 
 def _deletions(records: Records, rows: Int64, like: Events, clock: Clock | None) -> Events:
-    """Events of tombstones."""
+    """Make events of records without a value, which delete a row."""
     timestamp = records.timestamp_ms[rows]
     time = np.maximum(timestamp if clock is None else clock.judged_by(timestamp), 0)
     none = Events.none(like.fields)

@@ -40,7 +40,7 @@ class Shape:
     size: int = 0
     """Bytes of a fixed, symbols of an enum."""
     null_at: int = 0
-    """Of a nullable type: the number of the branch that is null."""
+    """For a nullable type: the number of the branch that is null."""
 
 
 class _NotColumnar(Exception):
@@ -261,7 +261,7 @@ def are_texts(column: pa.Array, shape: Shape) -> bool:
 
 
 def _leaves(column: pa.Array, shape: Shape) -> Iterator[tuple[Shape, pa.Array]]:
-    """The columns of values without parts."""
+    """Return the columns that have values and no parts."""
     match shape.kind:
         case "record":
             for i, part in enumerate(shape.parts):

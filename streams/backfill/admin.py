@@ -35,7 +35,7 @@ _SETTLED_S: Final = 120.0
 
 
 class BackfillAdmin:
-    """Of one flow, in one of its versions. One thread; a context manager."""
+    """Reads and changes what a cluster has of one version of a flow. For one thread; a context manager."""
 
     def __init__(self, settings: Settings, flow: Pipeline) -> None:
         """Wait for a broker.
@@ -68,7 +68,7 @@ class BackfillAdmin:
         return partition_counts_with_leaderless(self._admin)
 
     def lanes(self) -> list[int]:
-        """Of all partitions of what the flow reads.
+        """Return the lanes of all partitions that the flow reads.
 
         Raises:
             StreamsError: a topic is missing; or no answer.

@@ -45,11 +45,11 @@ class Made:
     flow: Pipeline
     record: VersionRecord
     ran: Ran | None
-    """None: it was over already."""
+    """What the run has done; None: the version was complete already."""
 
 
 class VersionMaker:
-    """Of one version of one flow. `close` when done."""
+    """Makes one version of one flow, or goes on with it. Call `close` when done."""
 
     def __init__(self, settings: Settings, declared: Pipeline, request: Request, say: Say) -> None:
         """`settings` have the data directory of the backfill; `declared`: the flow as it is declared."""

@@ -17,7 +17,7 @@ class Progress:
     total: int
     per_s: float
     left_s: float | None
-    """None: not known yet."""
+    """Seconds that the run will still take; None: not known yet."""
 
     @property
     def part(self) -> float:

@@ -21,7 +21,7 @@ class Request:
     origin: From = From.TOPIC
     inputs: tuple[str, ...] = ()
     from_ms: int | None = None
-    """None: from the first record on."""
+    """Time of the first record; None: the run begins with the first record that there is."""
     to_ms: int | None = None
     """None: up to what there is when the backfill begins."""
     mapping: Mapping[str, str] = field(default_factory=dict)

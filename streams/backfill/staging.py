@@ -23,7 +23,7 @@ from streams.settings import Settings
 
 _GROUP_ROWS: Final = 100_000
 _MEMORY_SHARE: Final = 0.5
-"""Of the memory setting, for the columns of a table while they are sorted."""
+"""Share of the memory setting that the columns of a table may use while they are sorted."""
 
 
 def stage_files(

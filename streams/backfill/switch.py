@@ -135,7 +135,7 @@ class _Pursuit:
         self._thread.start()
 
     def close(self) -> None:
-        """Stop, and wait for it."""
+        """Stop the thread, and wait until it has ended."""
         self._stop.set()
         self._thread.join()
 

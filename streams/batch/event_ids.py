@@ -57,7 +57,7 @@ def time_word(event_time: Int64, digest: Bools) -> UInt64:
 
 
 def event_time_of(word: UInt64) -> Int64:
-    """Event time inside a third word."""
+    """Return the event time that is part of an identity's third word."""
     return ((word - np.uint64(1)) >> np.uint64(1)).astype(np.int64)
 
 

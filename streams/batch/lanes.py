@@ -30,13 +30,13 @@ def partition_of_lane(lane: int) -> int:
 
 
 def inputs_of(lanes: Int64) -> Int64:
-    """`input_of`, of a column."""
+    """Return `input_of` each lane of a column."""
     found: Int64 = lanes // PARTITIONS_MAX
     return found
 
 
 def partitions_of(lanes: Int64) -> Int64:
-    """`partition_of_lane`, of a column."""
+    """Return `partition_of_lane` of each lane of a column."""
     found: Int64 = lanes % PARTITIONS_MAX
     return found
 

@@ -15,7 +15,8 @@ class Records:
     """A micro-batch of records as Kafka holds them, possibly of several partitions, each partition in log order."""
 
     partition: Int64
-    """Of a flow with several inputs: the lane (`streams.batch.lanes`), which is the partition in its first input."""
+    """Partition of each record. In a flow with several inputs it is the lane (`streams.batch.lanes`), which equals the
+    partition for the first input."""
     offset: Int64
     timestamp_ms: Int64
     key: RecordBytes
@@ -35,7 +36,7 @@ class Records:
         return len(self.value)
 
     def take(self, rows: Int64) -> "Records":
-        """Records at `rows`, in that order."""
+        """Return the records at `rows`, in that order."""
         index = rows.tolist()
         return Records(
             self.partition[rows],

@@ -113,7 +113,7 @@ def concat_bytes(parts: Sequence[ByteColumn]) -> ByteColumn:
 
 
 def concat_records(parts: Sequence[RecordBytes]) -> RecordBytes:
-    """As `concat_bytes`, of records."""
+    """Put records together, as `concat_bytes` does with columns."""
     refs = next((part for part in parts if not isinstance(part, list)), None)
     if refs is None:
         return [value for part in parts for value in part]

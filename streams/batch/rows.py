@@ -186,7 +186,7 @@ def pack_rows(rows: Rows) -> list[bytes]:
 
 
 def pack_after(parts: Sequence[tuple[bytes, Rows]]) -> list[bytes]:
-    """Of each row, in all parts: the bytes that stand before it, and `pack_rows` of it. Parts are of equal length.
+    """For each row, join what `parts` have of it: their bytes, then `pack_rows`. All parts have equally many rows.
 
     Rows hold numbers only.
     """

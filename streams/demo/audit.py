@@ -42,9 +42,9 @@ class Findings:
     """The results for events between the beginning and the end of an audit."""
 
     events: int
-    """Different ones."""
+    """Number of different events, copies not counted."""
     missing: int
-    """In no output yet."""
+    """Number of events that are in no output yet."""
     doubled: int
     """More than once among clean and late events."""
     outcomes: Counter[str]

@@ -86,7 +86,7 @@ class Child:
                 self._process.stdin.flush()
 
     def kill(self) -> None:
-        """End it as a crash would."""
+        """End the process by SIGKILL, as a crash would."""
         if self._process is not None:
             self._process.kill()
             self._process.wait()

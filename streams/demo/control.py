@@ -25,7 +25,7 @@ class Control:
     """What is under way: troubles of different kinds, at the same time if wanted."""
 
     def __init__(self, demo: Demo, say: Callable[[str], None]) -> None:
-        """`say` gets each text once."""
+        """Prepare the troubles of `demo`; `say` is called once for each text."""
         self._demo, self._say = demo, say
         self._troubles: dict[str, Trouble] = {}
         self.kills = 0

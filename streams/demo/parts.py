@@ -27,7 +27,7 @@ class DemoOptions:
     registry_port: int
     monitor_port: int
     gateway_port: int
-    """Ports; 0: any free one."""
+    """Ports of Kafka, the registry, the monitor and the gateway; 0: any free one."""
     rate: int | None = None
     """Simulated positions a second; None: as many as suit this machine."""
     seconds: float | None = None
@@ -35,9 +35,9 @@ class DemoOptions:
     kill_interval_s: float | None = None
     """Kill the worker so long after it became ready, and start it again; None: never."""
     is_tour: bool = False
-    """Lead through everything, then end."""
+    """Whether the demo goes through everything step by step, then ends."""
     is_fast: bool = False
-    """With short pauses."""
+    """Whether pauses are short."""
     has_sinks: bool = False
     """Also PostgreSQL and a Delta table, and sinks that copy tables into them."""
 
@@ -50,9 +50,9 @@ class Links:
     monitor: str
     dead_letters: str
     gateway: str
-    """Where events are taken by POST."""
+    """Address to which events are sent by POST."""
     metrics: str
-    """Of the worker."""
+    """Address of the worker's metrics."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,14 +62,14 @@ class Demo:
     options: DemoOptions
     settings: Settings
     flow: Pipeline
-    """Of the positions."""
+    """The flow of positions."""
     partitions: int
     stack: Stack
     environment: Mapping[str, str]
-    """Of every process that is started."""
+    """Variables of the environment that every started process gets."""
     worker: Child
     others: tuple[Child, ...]
-    """Monitor, gateway, sinks."""
+    """Processes of monitor, gateway and sinks."""
     targets: Targets | None
     """What the sinks write to; None: there are no sinks."""
     feeder: Feeder

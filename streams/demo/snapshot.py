@@ -16,11 +16,11 @@ class Snapshot:
 
     now: datetime
     elapsed_s: float
-    """Since the demo was ready."""
+    """Seconds since the demo was ready."""
     feeding: str
     worker: WorkerReading
     lag: Mapping[int, int] | None
-    """Of the flow of positions, by partition; None: Kafka did not answer."""
+    """Lag of the flow of positions, by partition; None: Kafka did not answer."""
     monitor: MonitorReading
     vehicles: tuple[Vehicle, ...]
     kills: int

@@ -23,7 +23,7 @@ SIMULATED: Final = "truck-"
 REAL_SHOWN: Final = 1
 SIMULATED_SHOWN: Final = 3
 STOPPED_SHOWN: Final = 1
-"""Of the simulated ones: places kept for vehicles that stood still when they were chosen."""
+"""How many of the simulated vehicles shown are ones that stood still when they were chosen."""
 
 
 class LagProbe:

@@ -13,7 +13,7 @@ from streams.local.ports import HOST
 OUTCOMES: Final = ("clean", "late", "duplicate", "rejected")
 TIMEOUT_S: Final = 2.0
 WINDOW_S: Final = 2.0
-"""Rates are over about this long."""
+"""Time over which rates are computed, approximately."""
 READY: Final = "ready"
 
 Counter = tuple[str, str]
@@ -34,7 +34,7 @@ class FlowReading:
     """One flow at one moment. Rates are events a second."""
 
     totals: Mapping[str, int]
-    """By outcome, as are the rates."""
+    """Totals by outcome; rates have the same keys."""
     rates: Mapping[str, float]
     watermark_age_s_max: float | None
     """Age of the watermark that is the oldest of its partitions; None: there is none yet."""
@@ -45,10 +45,10 @@ class WorkerReading:
     """The worker at one moment."""
 
     state: str
-    """`ready`, or why not."""
+    """`ready`, or why the worker is not ready."""
     flows: Mapping[str, FlowReading]
     age: Age | None
-    """Of the clean events of all flows."""
+    """Age of the clean events of all flows."""
 
 
 class WorkerProbe:
@@ -59,7 +59,7 @@ class WorkerProbe:
     """
 
     def __init__(self, port: int, topics_by_flow: Mapping[str, Sequence[str]]) -> None:
-        """Of what the worker counts, that of some flows; with the topics that each one reads."""
+        """Read the worker at `port`; `topics_by_flow` names the flows whose metrics count, and the topics of each."""
         self._port = port
         self._flows = tuple(topics_by_flow)
         self._flow_of = {topic: flow for flow, topics in topics_by_flow.items() for topic in topics}

@@ -68,7 +68,7 @@ class Ready:
     time: Int64
     """For each merged record, its contribution to the watermark if it is processed; `TIME_MIN`: none."""
     is_progress: Bools
-    """For each merged record."""
+    """Whether each merged record is a progress record."""
     read_in: Int64
     """For each of `records`, the partition"""
     read_at: Int64

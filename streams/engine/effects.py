@@ -58,7 +58,7 @@ class PartitionEffects:
     misrouted: int = 0
     """Number of accepted events whose key belongs to another partition."""
     misrouted_keys: Sequence[bytes] = ()
-    """Some of their keys."""
+    """Some of the misrouted keys, as examples."""
     input_number: int = 0
     """Input that the records, or the idle time, belong to."""
     beside: Mapping[tuple[str, str], int] = field(default_factory=dict)
@@ -118,7 +118,7 @@ class TaskCommit:
     further: tuple[Position, ...] = ()
     """Position in each input beside the source; offset, watermark and epoch are the source's."""
     partitions: int = 0
-    """As of `PartitionEffects`."""
+    """The same as in `PartitionEffects`."""
     growth: GrowthState = NO_GROWTH
     identity: Identity = field(default_factory=Identity)
     standing: Standing | None = None

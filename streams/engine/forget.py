@@ -79,7 +79,7 @@ class OpenRequests:
         self._topic, self._changelog = flow.forget, changelog
         self._next = 0
         self._found: dict[str, tuple[int, ForgetRequest]] = {}
-        """By id: offset and request."""
+        """Offset and content of each open request, by its id."""
         self.unreadable = 0
         """Number of records that are not requests of this version."""
 

@@ -57,7 +57,7 @@ class ForwardedRecords:
     read_in: Int64
     """Partition of the source that each was read in; -1: not known."""
     read_at: Int64
-    """And the offset."""
+    """Offset at which each record was read in that partition."""
     epoch: Int64
     """Epoch of the layout by which each was forwarded; `NOT_FORWARDED`: not known."""
     is_progress: Bools
@@ -98,7 +98,7 @@ class ForwardedRecords:
         )
 
     def take(self, rows: Int64) -> "ForwardedRecords":
-        """Those at `rows`, in that order."""
+        """Return the records at `rows`, in that order."""
         return ForwardedRecords(
             self.records.take(rows), self.read_in[rows], self.read_at[rows], self.epoch[rows], self.is_progress[rows],
             self.time[rows], self.reach[rows], self.idle[rows], self.settles[rows],

@@ -36,7 +36,7 @@ def of_input(records: Records) -> Records:
 
 
 def in_lane(records: Records, input_number: int) -> Records:
-    """Inverse of `of_input`."""
+    """Give records of an input its lanes; the inverse of `of_input`."""
     if not input_number:
         return records
     epochs = {lane_of(input_number, partition): epoch for partition, epoch in records.leader_epochs.items()}

@@ -62,7 +62,7 @@ class PartitionState:
         self.has_output = False
         """Whether the open cycle has records for topics."""
         self.first_offset = 0
-        """Of the source partition: where a task without any state begins."""
+        """Offset of the source partition at which a task without any state begins."""
         self.cycle_closed = self.checkpoint.cycle
         self.offsets_closed = self.offsets_next
         self.growth_closed = self.growth
@@ -122,7 +122,7 @@ class PartitionState:
 
     @property
     def epoch(self) -> int:
-        """Of the layout that the state is in; 0: not all of it was taken over yet."""
+        """Epoch of the layout that the state is in; 0: not all of the state has been taken over yet."""
         return 0 if self.adoption is not None else self.identity.epoch
 
     @property

@@ -25,7 +25,7 @@ _DIGEST_BYTES: Final = 16
 
 
 class Refusals:
-    """Of one flow in one worker. The engine's thread notes and asks."""
+    """Refusals of one flow in one worker. Only the engine's thread uses it."""
 
     def __init__(self, pipeline: Pipeline, partitions_of: Callable[[Sequence[bytes]], Int64]) -> None:
         self._pipeline = pipeline

@@ -121,7 +121,7 @@ def _adoption(context: RestoreContext, task: PartitionTask, before: Identity, af
 
 
 def _last_cycle(context: RestoreContext) -> int:
-    """Of what an earlier attempt has written to the partition's journal; 0: there was none."""
+    """Return the last cycle that an earlier attempt has written to the partition's journal; 0: there was none."""
     topic, partition = context.pipeline.journal, context.partition
     low, high = context.changelog.bounds(topic, partition)
     cycles = [0]

@@ -33,7 +33,7 @@ class RestoreContext:
 
     @property
     def where(self) -> str:
-        """The partition, for messages."""
+        """Name of the partition in messages."""
         return f"{self.pipeline.source}-{self.partition}"
 
     def where_of(self, number: int) -> str:

@@ -14,7 +14,7 @@ log = structlog.get_logger(__name__)
 
 
 class StartOffset:
-    """In one input of one partition."""
+    """Decides at which offset one input of one partition is continued."""
 
     def __init__(self, context: RestoreContext, number: int) -> None:
         """`number` of the input, counted from 0."""
@@ -32,7 +32,7 @@ class StartOffset:
         return found
 
     def epoch(self, committed: Committed | None) -> int:
-        """Of the layout that the partition's state is in; 0: it has none, or has not taken all of it over.
+        """Return the epoch of the state's layout; 0: there is no state, or it has not been taken over completely.
 
         By the group's offset, or where that is gone by what the journal says last.
         """

@@ -21,9 +21,9 @@ class Step:
     """Whose outputs it gets: those of inputs, in their order, are followed by those of steps. One that merges gets
     several."""
     gets: frozenset[int]
-    """Inputs whose events get here."""
+    """Numbers of the inputs whose events reach the step."""
     decides: bool
-    """As of `Placed`."""
+    """The same as in `Placed`."""
 
 
 def steps_of(

@@ -156,7 +156,7 @@ class PartitionTask(PartitionState):
         return effects
 
     def resting(self, input_number: int) -> Output:
-        """Of an input to which nothing has come."""
+        """Return the output of an input to which nothing has come."""
         watermark = self.positions[input_number].watermark
         fields = self.config.inputs[input_number].fields
         return Output(Events.none(fields), WatermarkTrace.idle(watermark, watermark))
@@ -171,10 +171,10 @@ class Run:
     given: Output | None
     """None: no events, and the watermark stands where it was."""
     outputs: list[Output | None] = field(default_factory=list)
-    """Of the inputs, then of each step as far as it is done; None of those that rest."""
+    """Outputs of the inputs, then of each step that has been done; None where nothing has come."""
 
     def gives(self, step: Step) -> list[Output]:
-        """What an operator gets."""
+        """Return the events that an operator is given."""
         found: list[Output] = []
         for number, at in enumerate(step.after):
             given = self.outputs[at]

@@ -30,7 +30,7 @@ class Reading(NamedTuple):
     strays: int
     """How many records of it were forwarded."""
     idle: Idle | None
-    """Of its log, all of which before that is processed; None: it is not known to be at its end."""
+    """Where the input's log ends, if all of it has been processed; None: it is not known to be at its end."""
 
 
 @dataclass(slots=True)
@@ -46,7 +46,7 @@ class _Told:
 
 
 class Telling:
-    """Of one task that is a parent in the newest growth, from its cut or its restore on. Times are monotonic."""
+    """What a parent's task in the newest growth tells its children, after its cut or restore. Times are monotonic."""
 
     def __init__(self, growth: Growth, partition: int, *, now_ms: int, strays: Sequence[int]) -> None:
         """`strays`: how many records of each input the task has forwarded so far."""

@@ -48,7 +48,7 @@ class WaitingRecords:
             self._queues.pop(lane, None)
 
     def bytes_used(self) -> int:
-        """Approximate memory."""
+        """Approximate memory of waiting records, in bytes."""
         return sum(memory_of(records) for queue in self._queues.values() for records in queue)
 
     def hold(

@@ -19,7 +19,7 @@ _SPEED_MAX_KMH: Final = 6_000.0
 
 
 def texts(column: Any) -> list[Any]:
-    """Texts, or None."""
+    """Return a column as texts, None where it is null."""
     found: list[Any] = column.to_pylist()
     return found
 
@@ -33,7 +33,7 @@ def times(column: Any) -> NDArray[np.int64]:
 
 
 def numbers(column: Any) -> NDArray[np.float64]:
-    """Numbers; NaN where there is none."""
+    """Return a column as numbers, NaN where it is null."""
     doubles = column.cast(pa.float64(), safe=False)
     return np.array(doubles.fill_null(float("nan")).to_numpy(zero_copy_only=False), dtype=np.float64)
 

@@ -80,7 +80,7 @@ class Reading:
     """Partitions whose end of the moment of the start has not been reached yet."""
     records: dict[str, int] = field(default_factory=dict)
     rejects: dict[str, int] = field(default_factory=dict)
-    """By topic."""
+    """Number of records that could not be read, by topic."""
     problems: dict[str, str] = field(default_factory=dict)
     """By topic (or `Kafka`), what is wrong."""
 

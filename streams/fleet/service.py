@@ -91,7 +91,7 @@ class FleetService:
             self._watching = asyncio.get_running_loop().create_task(self._forget_when_idle())
 
     def leave(self) -> None:
-        """Give a place back."""
+        """Free the place of a viewer that has gone."""
         self.viewers -= 1
         self._used_s = time.monotonic()
 

@@ -151,7 +151,8 @@ class Pipeline:
     masked in everything that people see.
     """
     version: str = DECLARED
-    """Of the flow: outputs, group and state are called by it (`streams.flow.version`); see `as_version`."""
+    """Version of the flow, which is part of the names of outputs, group and state (`streams.flow.version`); see
+    `as_version`."""
     named_after: str = ""
     """Topic that late events, dead letters and the journal are named after; empty: the source."""
 
@@ -299,7 +300,7 @@ class Pipeline:
 
     @property
     def dlq(self) -> str:
-        """Dead-letter topic."""
+        """Name of the dead-letter topic."""
         return self._beside(DEAD_LETTERS_SUFFIX)
 
     @property
@@ -324,7 +325,7 @@ class Pipeline:
 
     @property
     def growth(self) -> str:
-        """Internal: the growths of the flow."""
+        """Name of the internal topic that records growths of the flow."""
         return self._beside(GROWTH_SUFFIX)
 
     @property

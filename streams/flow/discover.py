@@ -27,7 +27,7 @@ from streams.sinks.spec import SinkSpec
 APP_VARIABLE: Final = "STREAMS_APP"
 APP_DEFAULT: Final = "logistics"
 FLOWS: Final = "flows"
-"""Of a package with a module or package of this name, only that one is searched."""
+"""Name of a module or package: if a package has one of this name, only that one is searched for flows."""
 SCHEMAS: Final = "schemas"
 
 

@@ -20,7 +20,7 @@ class Node:
     """A box of the picture."""
 
     id: str
-    """Of a topic, its name; of a step, that of the plan."""
+    """Name of a topic, or the id that a step has in the plan."""
     kind: NodeKind
     """`beside`: a topic that events go to which do not pass the flow (late, dead letters)."""
     title: str

@@ -43,7 +43,7 @@ class Input:
 
     @property
     def fields(self) -> Fields:
-        """Fields that its events have."""
+        """Fields that events of this input have."""
         return Fields(self.payload_fields, self.text_fields)
 
     @property
@@ -54,12 +54,12 @@ class Input:
 
     @property
     def late(self) -> str:
-        """Topic of its late events."""
+        """Topic of this input's late events."""
         return of_version(f"{self.named_after or self.topic}{LATE_SUFFIX}", self.version)
 
     @property
     def dlq(self) -> str:
-        """Its dead-letter topic."""
+        """Topic of this input's dead letters."""
         return of_version(f"{self.named_after or self.topic}{DEAD_LETTERS_SUFFIX}", self.version)
 
     @property

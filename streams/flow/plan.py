@@ -69,7 +69,7 @@ class Merge:
     """Passes the events of several sources in one order."""
 
     names: tuple[str, ...]
-    """Of the inputs, in the order of their sources."""
+    """Names of the inputs, in the order of their sources."""
 
     kind = "merge"
 

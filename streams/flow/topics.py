@@ -33,7 +33,7 @@ class Topic:
     subject: str | None = None
     retention_ms: int = 7 * DAY_MS
     message_bytes_max: int | None = None
-    """None: the broker's default."""
+    """Value of `max.message.bytes`; None: the broker's default."""
     partitions: int | None = None
     """None: as many as all topics of the flow."""
 

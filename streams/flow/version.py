@@ -22,7 +22,7 @@ def of_version(name: str, version: str) -> str:
 
 
 def declared_name(name: str, version: str) -> str:
-    """Inverse of `of_version`."""
+    """Return the declared name; the inverse of `of_version`."""
     return name.removesuffix(f"{_MARK}{version}") if version else name
 
 

@@ -49,7 +49,7 @@ class Access:
     """Decides who may send to a source."""
 
     def __init__(self, credentials: Credentials, *, bound_to: str, clock: Callable[[], float] = time.time) -> None:
-        """`bound_to`: what the gateway listens on."""
+        """Check requests by `credentials`; `bound_to` is the address that the gateway listens on."""
         self._credentials, self._clock = credentials, clock
         self._is_local = is_loopback(bound_to)
         self._replays = Replays()

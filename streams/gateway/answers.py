@@ -36,7 +36,7 @@ class Outcome:
     """What became of the records of a request."""
 
     event_ids: list[str | None]
-    """Of each record in its order; None: it has none."""
+    """Event id of each record, in the order of the records; None: the record has none."""
     duplicates: set[int] = field(default_factory=set)
     """Records whose id and time another one of the request has."""
     rejections: dict[int, tuple[Rejection, str]] = field(default_factory=dict)
@@ -44,7 +44,7 @@ class Outcome:
 
     @property
     def accepted(self) -> int:
-        """Records that Kafka has acknowledged."""
+        """Number of records that Kafka has acknowledged."""
         return len(self.event_ids) - len(self.duplicates) - len(self.rejections)
 
     @property

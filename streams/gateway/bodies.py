@@ -41,7 +41,7 @@ class Budget:
         self.held += count
 
     def give_back(self, count: int) -> None:
-        """They are let go of."""
+        """Free `count` bytes of the budget."""
         self.held -= count
 
 

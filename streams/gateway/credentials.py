@@ -37,7 +37,7 @@ FILE_BYTES_MAX: Final = 64 * 1024 * 1024
 NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 TOKEN_PREFIX: Final = "gw_"  # noqa: S105 - what tokens begin with
 SECRET_PREFIX: Final = "whsec_"  # noqa: S105 - as above
-"""Of Standard Webhooks."""
+"""Prefix of secrets, as Standard Webhooks has it."""
 _TOKEN: Final = re.compile(r"gw_([0-9a-f]{12})_([A-Za-z0-9_-]{43})")
 _SECRET_BYTES: Final = 32
 _VERSION: Final = 1
@@ -57,7 +57,7 @@ class Credential:
     id: str
     kind: Kind
     name: str
-    """Of the sender; several credentials may have it."""
+    """Name of the sender; several credentials may have the same."""
     sources: tuple[str, ...]
     secret: str
     """Hexadecimal SHA-256 of a token; the secret of a webhook."""
@@ -66,7 +66,7 @@ class Credential:
     """When it ends, or ended; None: never."""
 
     def is_valid(self, now_ms: int) -> bool:
-        """Whether it has not ended."""
+        """Whether the credential is still valid at this time."""
         return self.ends_ms is None or now_ms < self.ends_ms
 
     def __repr__(self) -> str:
@@ -159,7 +159,7 @@ class CredentialFile:
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
-        """Of several commands at the same time one after the other."""
+        """Hold the lock of the file, so that commands which run at the same time change it one after the other."""
         with self._said():
             self.path.parent.mkdir(parents=True, exist_ok=True)
             lock = os.open(self.path.with_suffix(".lock"), os.O_RDWR | os.O_CREAT, 0o600)

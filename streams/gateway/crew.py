@@ -106,7 +106,7 @@ class Crew:
 
     @property
     def address(self) -> str:
-        """Where it is."""
+        """Address that the gateway listens on."""
         return url_of(self._public[0])
 
     def run(self) -> None:
@@ -134,7 +134,7 @@ class Crew:
             )
 
     async def _run(self) -> int:
-        """How many had to be killed."""
+        """Run the processes; return how many had to be killed."""
         loop = asyncio.get_running_loop()
         for how in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             if signal.getsignal(how) is not signal.SIG_IGN:

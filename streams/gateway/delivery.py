@@ -52,7 +52,7 @@ class Outgoing:
 
     @property
     def size(self) -> int:
-        """Bytes of the values."""
+        """Bytes of all values together."""
         return sum(map(len, self.values))
 
     def take(self, rows: Sequence[int]) -> "Outgoing":
@@ -128,7 +128,7 @@ class Delivery:
         self._poll: asyncio.TimerHandle | None = None
         self._is_soon = False
         self.records = 0
-        """Handed over, and not yet acknowledged."""
+        """Number of records that were given to the client and are not yet acknowledged."""
         self.bytes = 0
         self._why = ""
 

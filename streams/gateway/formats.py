@@ -54,7 +54,7 @@ class Request:
     headers: Mapping[bytes, bytes]
     parameters: Mapping[str, str]
     topic: str = ""
-    """Of an MQTT message."""
+    """Topic of an MQTT message."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +64,7 @@ class Place:
     kind: str
     path: tuple[str, ...]
     text: str
-    """As it is written."""
+    """Text of the place, as the format's file has it."""
 
     def value(self, record: Any, request: Request) -> Any:
         """The value there; None: there is none."""
@@ -92,7 +92,7 @@ class FieldRule:
     value: Any = None
 
     def of(self, record: Any, request: Request) -> Any:
-        """The value; None: there is none."""
+        """Return the field's value in a record; None: there is none."""
         if self.text is not None:
             return self._put_together(record, request)
         for place in self.places:

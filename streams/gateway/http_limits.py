@@ -15,7 +15,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from streams.limits import GATEWAY_HEAD_BYTES_MAX, GATEWAY_HEAD_S_MAX
 
 LEFTOVER_BYTES_MAX: Final = 8 * 1024 * 1024
-"""Of a body that is still being sent when its request is answered already: read and dropped, so that the sender gets to
+"""Bytes of a body that are read and dropped when its request is answered before it has arrived, so that the sender can
 read the answer; beyond it the connection is closed."""
 
 
@@ -98,7 +98,7 @@ class _Bounded(asyncio.Protocol):
 
 
 class BoundedH11(_Bounded, H11Protocol):
-    """By h11: slower, and always there."""
+    """HTTP by the library h11, which is always installed and slower than httptools."""
 
 
 def bounded_protocol() -> type[asyncio.Protocol]:

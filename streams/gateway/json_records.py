@@ -104,7 +104,7 @@ def _row(value: Any) -> Row | Rejection:
 
 
 def _whole(text: str, begin: int) -> Any:
-    """The one value of a text."""
+    """Parse a text that is one JSON value and nothing else."""
     value, end = _DECODER.raw_decode(text, begin)
     if end != len(text):
         _expect_end(text, end)

@@ -97,7 +97,7 @@ def openapi(sources: Sequence[Source], formats: Sequence[tuple[str, str]]) -> di
 
 
 def page(document: Mapping[str, Any]) -> str:
-    """The document for a person."""
+    """Return the OpenAPI document as a page to read."""
     parts = []
     for path, methods in document["paths"].items():
         name = path.rpartition("/")[2]

@@ -110,7 +110,7 @@ class GatewayProcess:
 
     @property
     def address(self) -> str:
-        """Where it is."""
+        """Address that the process listens on."""
         return url_of(self._sockets[0])
 
     def run(self) -> None:
@@ -167,12 +167,12 @@ class _Server(uvicorn.Server):
         self._open, self._close = open_, close
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Open, then listen."""
+        """Open the service, then listen."""
         self._open()
         await super().startup(sockets)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Requests under way end first."""
+        """Wait for requests under way, then stop."""
         await super().shutdown(sockets)
         self._close()
 

@@ -8,7 +8,7 @@ from streams.batch.rejects import Reason
 from streams.limits import GATEWAY_REQUEST_RECORDS_MAX
 
 Row = dict[str, Any]
-"""Values by name of a field."""
+"""Values of a record, by the name of the field."""
 
 
 class TooManyRecords(Exception):
@@ -20,7 +20,7 @@ class TooManyRecords(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Rejection:
-    """Why a record is no event."""
+    """States why a record is not an event."""
 
     reason: Reason
     message: str
@@ -40,7 +40,7 @@ class Rows:
 
 
 def malformed(message: str) -> Rejection:
-    """A record that cannot be read."""
+    """Return the rejection of a record that cannot be read."""
     return Rejection(Reason.MALFORMED, message)
 
 

@@ -63,7 +63,7 @@ class RowReader:
     """Makes events of the rows of one source."""
 
     def __init__(self, pipeline: Pipeline, schema: SchemaVersion, schema_id: int, decoder: Decoder) -> None:
-        """`pipeline` with its fields of personal data; `decoder`: the flow's own (`streams.flow.decoding`)."""
+        """Read rows of a flow's source, with its fields of personal data; `decoder` is the one that the flow uses."""
         self.fields = fields_of(schema.parsed, pipeline.personal)
         self.names = frozenset(field.name for field in self.fields)
         self._pipeline = pipeline

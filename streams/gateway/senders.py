@@ -82,7 +82,7 @@ class Senders:
         one.tokens -= records
 
     def report(self, source: str, sender: str, *, had_events: bool) -> None:
-        """What a request was good for."""
+        """Tell a sender's breaker whether its request contained events."""
         breaker = self._of(source, sender).breaker
         before = breaker.state
         if had_events:

@@ -34,7 +34,7 @@ class UnexpectedFields:
         self._said_s = -_LOG_EVERY_S
 
     def look(self, rows: Iterable[Row | Rejection]) -> None:
-        """Count those of some records."""
+        """Count unexpected fields in some records."""
         known = self._known
         found: dict[str, int] = {}
         for row in rows:

@@ -38,7 +38,7 @@ _LOOK_AGAIN: Final = Backoff(first_s=0.2, pause_s_max=2.0, give_up_s=15.0)
 
 
 class GrowthAdmin:
-    """Of one flow. One thread; `close` when done.
+    """Reads and changes the growth of one flow. For one thread; call `close` when done.
 
     What fails raises StreamsError, and may be tried again: clients are re-created, since one that lost its broker may
     never get an answer again.

@@ -17,21 +17,21 @@ OVER = "over"
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """A flow at one moment."""
+    """Everything that is known of a flow at one moment, to decide its growth's next step."""
 
     flow: Pipeline
     records: Sequence[GrowthRecord]
-    """Of its growth topic, by epoch; empty: it was never grown."""
+    """Records of the flow's growth topic, by epoch; empty: the flow was never grown."""
     counts: Mapping[str, int]
     """Partitions of every topic of the cluster."""
     standings: Mapping[int, Standing]
-    """Of the partitions of its source, by what the group has committed."""
+    """How far each partition of the source is in the growth, by the metadata of the group's commits."""
     all_flows: Sequence[Pipeline] = ()
     """Declared flows, of which some may read what this one writes."""
 
     @property
     def newest(self) -> GrowthRecord | None:
-        """The newest growth."""
+        """Return the record of the newest growth."""
         return self.records[-1] if self.records else None
 
     @property
@@ -87,7 +87,7 @@ class Found:
         ]
 
     def standing(self, partition: int) -> Standing:
-        """Of one partition; of one without a commit, nothing."""
+        """Return how far one partition is; a partition without a commit has done nothing."""
         return self.standings.get(partition, Standing(0))
 
     def plan(self, partitions: int, stuck: Mapping[int, str] | None = None) -> GrowthPlan:
@@ -110,7 +110,7 @@ class Found:
         )
 
     def step(self, plan: GrowthPlan) -> Step:
-        """What comes next of a plan."""
+        """Return the next step of a plan."""
         newest = self.newest
         phase = newest.phase if newest is not None and newest.growth == plan.growth else None
         return next_step(plan, phase, self.standings, self.settled)
@@ -148,7 +148,7 @@ class GrowthStatus:
     cleared: int
     settled: int
     states: Sequence[str]
-    """Of each partition after the growth what it has done last: a parent `none`, `ready`, `cut` or `settled`, a child
+    """What each partition has done last: a parent `none`, `ready`, `cut` or `settled`, a child
     `none`, `adopted` or `cleared`."""
     problem: str = ""
     """Why its next step cannot be made; empty: it can."""
@@ -160,12 +160,12 @@ class GrowthStatus:
 
     @property
     def parents(self) -> int:
-        """Partitions before the growth."""
+        """Number of partitions before the growth."""
         return len(self.record.growth.parents)
 
     @property
     def children(self) -> int:
-        """Partitions that it brings."""
+        """Number of partitions that the growth adds."""
         return len(self.record.growth.children)
 
     @property

@@ -31,7 +31,7 @@ class GrowthPort(Protocol):
     """A cluster; `streams.grow.admin.GrowthAdmin` is the one over Kafka. Raises StreamsError for what may pass."""
 
     def look(self) -> Found:
-        """The flow as it stands now."""
+        """Return the flow as it stands now."""
 
     def stuck(self, partitions: int, patience_s: float) -> Mapping[int, str]:
         """Those of the first `partitions` of the source that are not processed for `patience_s`, and why."""

@@ -112,7 +112,7 @@ def waiting_words(status: GrowthStatus) -> str:
 
 
 def status_row(status: GrowthStatus) -> dict[str, Any]:
-    """The same as JSON."""
+    """Return the status as a JSON object."""
     growth = status.record.growth
     return {
         "pipeline": status.flow,

@@ -41,7 +41,7 @@ class ForwardedLog:
     """Whether it is progress, or was read from the source in the parent's partition. Others come of a wrong
     partitioner, perhaps by way of the parent: they say nothing of the time of this partition."""
     reach: Int64
-    """Of a progress record that says that the parent stood at its end: the end of the own log just before that."""
+    """For a progress record of a parent at its end: the end of this partition's own log just before that."""
     idle: Bools
     """Which progress records say that the parent's log is idle."""
     is_progress: Bools
@@ -52,7 +52,7 @@ class ForwardedLog:
         return len(self.time)
 
     def first(self, count: int) -> "ForwardedLog":
-        """The first `count` of them."""
+        """Return the first `count` records."""
         return ForwardedLog(*(getattr(self, one.name)[:count] for one in fields(self)))
 
 
@@ -62,7 +62,7 @@ class Merged:
 
     is_forwarded: Bools
     index: Int64
-    """Of each, its place in its own input: the first ones of each, without a gap."""
+    """Place of each record in its own input: the first records of each input, without a gap."""
     watermark: Int64
     """The merged watermark after each record."""
     after: "Coupling"
@@ -103,7 +103,7 @@ class Coupling:
 
     @property
     def watermark(self) -> int:
-        """Of what has been processed of both inputs."""
+        """Watermark of what has been processed of both inputs."""
         return max(self.own, self.parent)
 
     def merge(self, own: OwnLog, forwarded: ForwardedLog) -> Merged:

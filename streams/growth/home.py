@@ -10,12 +10,12 @@ from streams.growth.layout import Layout
 
 
 def every_key(keys: Sequence[bytes]) -> Bools:
-    """Of a flow with one partition: all of the keys have their home there."""
+    """Say for a flow with one partition that all keys have their home there."""
     return np.ones(len(keys), dtype=np.bool_)
 
 
 class Home:
-    """Of one partition. Operators ask; the engine says when the layout is another one.
+    """Says which keys one partition keeps state of. Operators ask it; the engine tells it of a new layout.
 
     In the first layout a partition keeps whatever it has read. When keys have moved, what is kept of them here is void:
     an operator drops it from memory (`Operator.keys_moved`), and does not look at it where the store still has it.
@@ -46,7 +46,7 @@ class Home:
         self._layout, self._counts, self._is_strict = layout, (), True
 
     def has(self, keys: Sequence[bytes]) -> Bools:
-        """Of which of the keys this partition is the home."""
+        """Return which of the keys have their home in this partition."""
         if self._layout is None:
             return self._belongs(keys)
         found: Bools = murmur2_all(keys) % self._layout.partitions == self._partition

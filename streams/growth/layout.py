@@ -6,7 +6,7 @@ from typing import Final
 from streams.text import counted
 
 FIRST_EPOCH: Final = 1
-"""Of the layout that a flow begins with."""
+"""Epoch of the layout that a flow begins with."""
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -44,17 +44,17 @@ class Growth:
 
     @property
     def epoch(self) -> int:
-        """Of the layout that it leads to."""
+        """Epoch of the layout that the growth leads to."""
         return self.after.epoch
 
     @property
     def parents(self) -> range:
-        """Partitions that there were before."""
+        """Partitions that existed before the growth."""
         return range(self.before.partitions)
 
     @property
     def children(self) -> range:
-        """Partitions that are new."""
+        """Partitions that the growth adds."""
         return range(self.before.partitions, self.after.partitions)
 
     def parent_of(self, partition: int) -> int:

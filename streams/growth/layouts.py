@@ -14,7 +14,7 @@ class Layouts:
 
     known: tuple[Layout, ...]
     phase: Phase | None = None
-    """Of the growth that leads to the newest layout; None: there was no growth."""
+    """Phase of the growth that leads to the newest layout; None: there was no growth."""
 
     def __post_init__(self) -> None:
         if [one.epoch for one in self.known] != list(range(FIRST_EPOCH, FIRST_EPOCH + len(self.known))):
@@ -24,7 +24,7 @@ class Layouts:
 
     @staticmethod
     def first(partitions: int) -> "Layouts":
-        """Of a flow that was never grown."""
+        """Return the layouts of a flow that was never grown."""
         return Layouts((Layout(FIRST_EPOCH, partitions),))
 
     def grown(self, partitions: int, phase: Phase) -> "Layouts":

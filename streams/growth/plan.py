@@ -11,7 +11,7 @@ from streams.growth.stages import Phase
 from streams.text import counted
 
 PARTITIONS_MAX: Final = 10_000
-"""Of a topic: a growth beyond this is taken for a mistake."""
+"""Partitions that a topic may have: a growth to more is taken for a mistake."""
 
 
 class GrowthRefused(StreamsError):
@@ -26,7 +26,7 @@ class Kind(IntEnum):
     """What a topic is to the flow, in the order in which topics get partitions."""
 
     OUTPUT = 1
-    """Of events and rows, and dead letters: a child writes there from its first event on."""
+    """A topic of events, rows or dead letters: a child writes to it from its first event on."""
     STATE = 2
     """Journal and tables: a child writes there when it adopts."""
     FORWARDED = 3
@@ -53,7 +53,7 @@ class Reader:
     flow: str
     topic: str
     partitions: int
-    """Of the layout that its state is in."""
+    """Number of partitions in the layout that the reader's state is in."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,12 +25,12 @@ class GrowthRecord:
 
     @property
     def key(self) -> bytes:
-        """Of the record: the epoch that the growth leads to."""
+        """Key of the record: the epoch that the growth leads to."""
         return key_of(self.growth)
 
     @property
     def value(self) -> bytes:
-        """Of the record, as JSON."""
+        """Value of the record, as JSON."""
         growth = self.growth
         said = {
             "epoch": growth.epoch,

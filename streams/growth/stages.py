@@ -39,13 +39,13 @@ class Standing:
     """How one partition stands, by its committed state."""
 
     epoch: int
-    """Of the layout that its state is in; 0: it has none, or has not adopted all of it."""
+    """Epoch of the layout that the partition's state is in; 0: it has no state, or has not adopted all of it."""
     ready: int = 0
     """Epoch of the growth that it has said to be ready for."""
     cleared: int = 0
-    """Of a child: epoch of the growth after which its keys have no rows in its parent's partitions any more."""
+    """For a child: epoch of the growth after which its keys have no rows in its parent's partitions any more."""
     settled: int = 0
-    """Of a parent: epoch of the growth of which it has told its children that the coupling has ended."""
+    """For a parent: epoch of the growth whose children it has told that the coupling has ended."""
 
 
 def duty_of(
@@ -90,7 +90,7 @@ class Progress:
 
     watermark: int
     reach: Mapping[int, int]
-    """Of each child the end of its log, asked for before the parent was seen at its own end; empty: it was not."""
+    """End of each child's log, asked for before the parent was seen at its own end; empty: the parent was not there."""
     is_idle: bool = False
     is_settled: bool = False
 

@@ -14,7 +14,7 @@ NEVER_COUPLED: Final = Coupling(TIME_MIN, TIME_MIN, is_settled=True)
 
 @dataclass(frozen=True, slots=True)
 class ForwardedReading:
-    """Of one input: how far its forwarded topic is read, and how that is merged with the partition's own log."""
+    """How far the forwarded topic of one input is read, and how it is merged with the partition's own log."""
 
     forwarded_next: int = 0
     """Offset to read next in the partition of the forwarded topic."""
@@ -22,7 +22,7 @@ class ForwardedReading:
 
     @staticmethod
     def from_json(found: Mapping[str, Any]) -> "ForwardedReading":
-        """Of what `asdict` has made."""
+        """Make it of what `asdict` has made."""
         return ForwardedReading(found["forwarded_next"], Coupling(**found["coupling"]))
 
 
@@ -36,9 +36,9 @@ class GrowthState:
     parent: int = NO_PARENT
     """The partition that forwards what it still reads of the keys of this one; `NO_PARENT`: none was."""
     readings: tuple[ForwardedReading, ...] = field(default=(_NOTHING_READ,))
-    """Of each input by its number; one that is not there is as none that was ever read."""
+    """How far each input is read, by the input's number; one that is missing was never read."""
     settled: int = 0
-    """Of a parent: epoch of the newest growth of which it has told its children that the coupling has ended."""
+    """For a parent: epoch of the newest growth whose children it has told that the coupling has ended."""
 
     def of(self, input_number: int) -> ForwardedReading:
         """What is read of what others forward of an input."""
@@ -96,4 +96,4 @@ class GrowthState:
 
 
 NO_GROWTH: Final = GrowthState()
-"""Of a partition whose flow was never grown."""
+"""State of a partition whose flow was never grown."""

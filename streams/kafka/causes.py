@@ -92,7 +92,7 @@ CAUSES: Final = (
         "the principal lacks a right on the cluster (an ACL)",
     ),
 )
-"""The first match counts."""
+"""Known causes; the first one that matches is used."""
 
 
 def cause_of(error: KafkaError) -> str | None:

@@ -45,7 +45,7 @@ class Unsettled(StreamsError):
     """A transaction on a partition is still open: worth trying again soon."""
 
     retry_in_s: float | None = _WAIT_S
-    """Read by `streams.resilience.retry`; None: growing pauses."""
+    """Seconds until the next attempt (`streams.resilience.retry`); None: pauses that grow."""
 
 
 class KafkaChangelog:
@@ -82,7 +82,7 @@ class KafkaChangelog:
         self._reader: Consumer | None = None
         """The consumer of the last read, if that reached its end."""
         self._introduced: set[str] = set()
-        """Topics whose leaders it knows."""
+        """Topics of whose partitions the client knows the leaders."""
 
     def committed(self, partitions: Sequence[int]) -> dict[int, Committed | None]:
         """The group's positions; the broker holds the answer back while a transaction on them is pending.
@@ -326,7 +326,7 @@ class ChangelogReaders:
     def __init__(
         self, settings: Settings, *, group: str, source: str, retrier: Retrier, further: Sequence[str] = ()
     ) -> None:
-        """Arguments as of `KafkaChangelog`."""
+        """Create readers; the arguments are those of `KafkaChangelog`."""
         self._new: Callable[[], KafkaChangelog] = lambda: KafkaChangelog(
             settings, group=group, source=source, retrier=retrier, further=further
         )

@@ -11,7 +11,7 @@ class GrowthTopic(ControlTopic):
     """Reads one growth topic. Any thread. If the topic does not exist, the flow was never grown."""
 
     def __init__(self, settings: Settings, flow: Pipeline) -> None:
-        """Connects when it is first read."""
+        """Prepare to read the topic of `flow`; a connection is made by the first read."""
         super().__init__(
             settings, flow.growth, client="streams-growth", group=flow.group, what="this flow is not grown"
         )

@@ -142,7 +142,7 @@ class MemoryKafka:
         headers: Headers | None = None,
         transaction: Transaction | None = None,
     ) -> int:
-        """Append a record; its offset."""
+        """Append a record, and return its offset."""
         log = self.log(topic, partition)
         log.append(Entry(len(log), key, value, timestamp_ms, headers, transaction, leader_epoch=self.leader_epoch))
         if transaction is not None:
@@ -168,7 +168,7 @@ class MemoryKafka:
         return [entry for p in range(self.count_of(topic)) for entry in self.committed_rows(topic, p)]
 
     def count_of(self, topic: str) -> int:
-        """Partitions of a topic."""
+        """Return the number of partitions of a topic."""
         return self.counts.get(topic, self.partitions)
 
 

@@ -41,13 +41,13 @@ class NativeRecords(Protocol):
     timestamp_kind: NDArray[Any]
     """Kinds as numbered by confluent-kafka."""
     leader_epoch: NDArray[Any]
-    """-1: not known."""
+    """Epoch of the leader that each record came from; -1: not known."""
     key: ByteRefs
     value: ByteRefs
     headers: Sequence[tuple[int, Headers, int]]
     """By row, the readable headers and the number of unreadable ones; only rows that have headers."""
     notices: Sequence[tuple[int, int, int, str]]
-    """Partition, offset, error code and text."""
+    """Notices of the client: partition, offset, error code and text of each."""
 
 
 class NativeReader(Protocol):

@@ -19,5 +19,5 @@ def partition_of(key: bytes, partitions: int) -> int:
 
 
 def partitions_of(keys: Sequence[bytes], partitions: int) -> Int64:
-    """`partition_of` each key."""
+    """Return `partition_of` for each key."""
     return murmur2_all(keys) % partitions

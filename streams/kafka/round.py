@@ -131,7 +131,7 @@ class Round:
 
     @classmethod
     def from_bytes(cls, raw: bytes) -> Self:
-        """Inverse of `to_bytes`."""
+        """Make a round of bytes; the inverse of `to_bytes`."""
         (length,) = _HEADER.unpack_from(raw)
         place = _HEADER.size + length
         head: dict[str, Any] = json.loads(raw[_HEADER.size : place])

@@ -83,7 +83,7 @@ class TopicState:
     retention_ms: int | None = None
     """None: records are not deleted by age."""
     retention_bytes: int | None = None
-    """Of a partition; None: records are not deleted by size."""
+    """Bytes that a partition keeps; None: records are not deleted by size."""
     is_compacted: bool = False
 
 

@@ -13,7 +13,7 @@ class VersionsTopic(ControlTopic):
     """Reads one versions topic. Any thread. If the topic does not exist, there is only the declared version."""
 
     def __init__(self, settings: Settings, flow: Pipeline) -> None:
-        """Connects at the first read."""
+        """Prepare to read the topic of `flow`; a connection is made by the first read."""
         super().__init__(
             settings, flow.versions, client="streams-versions", group=flow.group, what="the version that runs goes on"
         )

@@ -70,7 +70,7 @@ class Registry:
         self.process.start(java, [*machine, *options, "-jar", str(jar)])
 
     def settle(self) -> None:
-        """Nothing is left to do."""
+        """Do nothing: the registry needs no further step when it has started."""
 
     def _connection(self) -> http.client.HTTPConnection:
         if self.security is None:

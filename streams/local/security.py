@@ -38,9 +38,9 @@ from streams.kafka import acls
 from streams.kafka.admin import settled
 
 NAME: Final = "security"
-"""Of the directory."""
+"""Name of the directory."""
 SERVER_PRINCIPAL: Final = "User:CN=server"
-"""Of Kafka itself; a super user."""
+"""Principal of Kafka itself, which is a super user."""
 ADMIN: Final = "admin"
 """The role that may do everything."""
 VALID_DAYS: Final = 825
@@ -129,7 +129,7 @@ class Security:
 
     @property
     def directory(self) -> Path:
-        """Where they are."""
+        """Directory that the files are in."""
         return self.stack / NAME
 
     @property
@@ -153,7 +153,7 @@ class Security:
         }
 
     def make(self) -> None:
-        """Make what is not there yet."""
+        """Create the files that are missing."""
         self.directory.mkdir(parents=True, exist_ok=True, mode=0o700)
         if not self.ca.exists():
             authority = Authority.new()

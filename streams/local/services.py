@@ -24,7 +24,7 @@ class Service(Protocol):
 
     @property
     def address(self) -> str:
-        """What clients are configured with."""
+        """Address that clients are configured with."""
 
     def fetch(self, progress: Progress) -> None:
         """Make everything it needs present on this machine."""

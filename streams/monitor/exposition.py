@@ -412,7 +412,7 @@ HEALTH_METRICS: Final[tuple[MonitorMetric[Health], ...]] = (
 )
 
 Counts = Mapping[str, Count]
-"""By the target's name."""
+"""Counts of notifications, by the target's name."""
 NOTIFICATION_METRICS: Final[tuple[MonitorMetric[Counts], ...]] = (
     MonitorMetric(
         "streams_notifications_total",

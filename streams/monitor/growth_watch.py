@@ -23,7 +23,7 @@ class GrowthWatch:
         self._groups = {flow.growth: flow.group for flow in flows}
         self._topics = {flow.growth: GrowthTopic(settings, flow) for flow in flows}
         self._ends: dict[str, int] = {}
-        """Of each topic, the end up to which it was read last."""
+        """End up to which each topic was read last."""
         self._records: dict[str, Sequence[GrowthRecord]] = {}
 
     def look(self, found: Round, now_s: float) -> tuple[GrowthView, ...]:

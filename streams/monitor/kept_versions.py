@@ -26,7 +26,7 @@ def idle_versions(versions: Versions) -> Iterator[str]:
 
 
 class KeptVersions:
-    """Of some flows: reads their versions topics when their ends have moved. One thread; `close` when done."""
+    """Groups of kept versions of some flows, read again when a versions topic has a new end. `close` when done."""
 
     def __init__(self, settings: Settings, flows: Sequence[Pipeline]) -> None:
         """Nothing connects before a flow has versions."""
@@ -34,7 +34,7 @@ class KeptVersions:
         self._flows = {flow.versions: flow for flow in flows}
         self._topics: dict[str, VersionsTopic] = {}
         self._ends: dict[str, int] = {}
-        """Of each topic the end by which it was read last."""
+        """End up to which each topic was read last."""
         self._groups: dict[str, frozenset[str]] = {}
 
     def look(self, found: Round) -> frozenset[str]:

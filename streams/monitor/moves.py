@@ -28,11 +28,11 @@ class Moves:
     """The moves of n positions. The columns of the tables (n, `MOVES_KEPT`) are oldest first, filled from the right."""
 
     time_ms: Int64
-    """When each was seen."""
+    """When each move was seen."""
     offset: Int64
-    """Where it moved to."""
+    """Offset that each move led to."""
     lag: Int64
-    """Records after it."""
+    """Records that were still waiting after each move."""
     wait_s: Float64
     count: Int64
     """Number of moves in all; the tables have the newest of them."""

@@ -91,7 +91,7 @@ class Motion:
     went_back: Bools
     offset_max: Int64
     moved: Bools
-    """At any time within the window."""
+    """Whether the position moved at any time within the window."""
 
 
 def motion_of(window: Window) -> Motion:

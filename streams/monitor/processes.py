@@ -98,7 +98,7 @@ class ProcessState(Protocol):
 
     @property
     def address(self) -> Address:
-        """Where it listens."""
+        """Address that the process listens on."""
 
 
 S = TypeVar("S", bound=ProcessState)

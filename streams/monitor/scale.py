@@ -100,7 +100,7 @@ class Load:
     owner: Int64
     """Number of the member that has each partition, from 0; NOBODY: not known."""
     members: int | None
-    """None: not known."""
+    """Number of members of the group; None: not known."""
 
     @property
     def partitions(self) -> int:

@@ -21,12 +21,12 @@ class SinkState:
 
     address: Address
     sink: str
-    """Its name; empty: not reported."""
+    """Name of the sink; empty: the process has not reported it."""
     ready: bool
     state: str
-    """`ready`, or why not."""
+    """`ready`, or why the process is not ready."""
     breaker: str = ""
-    """One of `BREAKERS`; empty: not known."""
+    """State of the breaker, one of `BREAKERS`; empty: not known."""
     unwritten_s: float = 0.0
     """Age of the oldest record that was read and that the target does not have."""
     records: Mapping[str, float] = field(default_factory=dict)

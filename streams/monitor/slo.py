@@ -29,7 +29,7 @@ class Counts:
 
     total: float
     good: float
-    """Visible within `VISIBLE_S` of their arrival."""
+    """Number of events that were visible within `VISIBLE_S` of their arrival."""
     young: float = 0.0
     """Visible within `VISIBLE_S` of their event time."""
 
@@ -52,9 +52,10 @@ class Slo:
     """
 
     good_share: float | None
-    """Of the events, those visible within `VISIBLE_S` of their arrival."""
+    """Share of events that were visible within `VISIBLE_S` of their arrival."""
     young_share: float | None
-    """Of the events, those visible within `VISIBLE_S` of their own time: what arrives late is not among them."""
+    """Share of events that were visible within `VISIBLE_S` of their own time: an event that arrives later than that
+    cannot be."""
     budget_left: float
     watched_s: float
     events: float

@@ -12,7 +12,7 @@ ENDS_S: Final = 30.0
 """A topic's rate is averaged over this time."""
 
 Counts = Mapping[str, Mapping[str, float]]
-"""By process, and by name."""
+"""Counters of a worker, by process and by name."""
 
 
 class CounterRates:
@@ -20,7 +20,7 @@ class CounterRates:
 
     def __init__(self) -> None:
         self._totals: dict[tuple[Address, str], Mapping[str, float]] = {}
-        """When each process last answered."""
+        """Counters as each process last reported them."""
         self._at_s = 0.0
 
     def look(self, counts: Mapping[Address, Counts], now_s: float) -> dict[str, float]:

@@ -52,7 +52,7 @@ class LagTracker:
         self._policies = policies
         self._flows = {flow.group: flow for flow in flows}
         self.states = FlowStates(flows)
-        """Of the flows; asks questions of its own."""
+        """States of the flows: whether committed offsets fit the workers' state. It asks Kafka by itself."""
         self._samples_kept = max(2, math.ceil(window_s / interval_s) + 1)
         self._interval_ms = interval_s * 1000.0
         self._groups: dict[str, GroupSamples] = {}

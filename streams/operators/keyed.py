@@ -147,7 +147,7 @@ class ChangedKeys:
         return len(self.slots)
 
     def take(self, some: Bools) -> "ChangedKeys":
-        """Only those at `some`."""
+        """Return only the keys at the positions `some`."""
         return ChangedKeys(self.slots[some], self.keys[some])
 
 

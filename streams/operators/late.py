@@ -18,7 +18,7 @@ class LateEvents(EventRecords):
     by_ms: Int64
 
     def take(self, rows: Bools) -> "LateEvents":
-        """Only those at `rows`."""
+        """Return only the events at `rows`."""
         return replace(self, events=self.events.take(rows), by_ms=self.by_ms[rows])
 
     def headers(self, originals: Sequence[Headers | None] | None) -> Sequence[Headers | None]:

@@ -48,7 +48,7 @@ class KeyedState:
     """Rows of state by key: where they are, how they are laid out, and which topic brings them back."""
 
     name: str
-    """Of the topic that the rows belong to; for rows that belong to none, of the operator."""
+    """Name of the topic that the rows belong to, or of the operator if they belong to no topic."""
     part: str
     """Name of the part of the store that they are in."""
     empty: Rows
@@ -57,7 +57,8 @@ class KeyedState:
     table: ToColumns | None = None
     """Their public rows, if the topic of this name is their changelog; others travel with rows of the flow's tables."""
     has_all_keys: bool = True
-    """Of a table: whether it has a row of each key that the flow knows, also of one whose events do not get here."""
+    """For a table: whether it has a row of every key that the flow knows, even one whose events do not reach the
+    table."""
 
     @property
     def is_table(self) -> bool:

@@ -43,7 +43,7 @@ class TimedRows(StoredRows):
         self._upto = b""
         """Where in the store those begin that were not loaded again yet."""
         self._serial = 0
-        """Of the newest row that remembers some: they are written again by each process (`find_open`)."""
+        """Serial of the newest row that keeps some: each process writes such rows again (`find_open`)."""
         self.has_loaded = False
         """Whether some were loaded since the last cycle: what is before `_upto` can be deleted."""
 

@@ -34,7 +34,7 @@ class WatermarkTrace:
     """
 
     start: int
-    """Before the first record."""
+    """Watermark before the first record of the batch."""
     course: Int64
     """After each record of the batch, whether its event is still here or not; at least one."""
     place: Int64
@@ -42,17 +42,17 @@ class WatermarkTrace:
 
     @staticmethod
     def of(start: int, course: Int64) -> "WatermarkTrace":
-        """Of events that are one of each record."""
+        """Make the trace of events of which each record has exactly one."""
         return WatermarkTrace(start, course, np.arange(len(course)))
 
     @staticmethod
     def idle(start: int, watermark: int) -> "WatermarkTrace":
-        """The watermark moves without a record."""
+        """Make the trace of a watermark that moves without a record."""
         return WatermarkTrace(start, np.array([watermark], dtype=np.int64), np.empty(0, dtype=np.int64))
 
     @property
     def end(self) -> int:
-        """After the last record."""
+        """Watermark after the last record."""
         return int(self.course[-1])
 
     @property
@@ -62,7 +62,7 @@ class WatermarkTrace:
 
     @property
     def prior(self) -> Int64:
-        """Just before each event's record."""
+        """Watermark just before each event's record."""
         before = np.empty_like(self.course)
         before[0], before[1:] = self.start, self.course[:-1]
         return before.take(self.place)

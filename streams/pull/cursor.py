@@ -14,7 +14,7 @@ from streams.pull.declaration import PullSource
 TOKEN_CHARACTERS_MAX: Final = 2_000
 """Longest name of a page: the cursor must fit into a checkpoint."""
 TOKENS_MAX: Final = 100_000
-"""Pages of one round."""
+"""Greatest number of pages in one round."""
 
 
 class CursorFailed(Exception):
@@ -23,7 +23,7 @@ class CursorFailed(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Cursor:
-    """Where to go on."""
+    """Where a source is read on: time of the records, and page."""
 
     since_ms: int | None = None
     """Newest time of all earlier rounds; None: there is no time cursor."""
@@ -33,7 +33,7 @@ class Cursor:
     """The page to be asked for; None: the first one."""
 
     def __str__(self) -> str:
-        """As it stands in a checkpoint."""
+        """Return the cursor as the text that a checkpoint holds."""
         found = {"since_ms": self.since_ms, "newest_ms": self.newest_ms, "page": self.page}
         return json.dumps({name: value for name, value in found.items() if value is not None})
 
@@ -57,7 +57,7 @@ class Cursor:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """What follows from a page."""
+    """What follows from a page: where to go on, and whether the round is over."""
 
     cursor: Cursor
     is_end: bool
@@ -67,7 +67,7 @@ class Step:
 
 
 def first(source: PullSource) -> Cursor:
-    """Where the first round begins."""
+    """Return the cursor with which a source's first round begins."""
     return Cursor(since_ms=None if source.time is None else source.time.start_ms)
 
 

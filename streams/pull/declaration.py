@@ -87,7 +87,7 @@ class Auth:
     kind: Literal["bearer", "basic", "oauth2"]
     secret_file: Path
     user: str = ""
-    """Of basic; the client id of oauth2."""
+    """User of `basic`; client id of `oauth2`."""
     token_url: str = ""
     scope: str = ""
 

@@ -12,12 +12,12 @@ class Chosen:
     """Keys that are compared in one go. The same keys are chosen in each run."""
 
     keys: frozenset[bytes] = frozenset()
-    """Empty: all."""
+    """Keys to compare; empty: all keys."""
     sample: float = 1.0
     """Share of the keys, by hash."""
     slice: int = 0
     slices: int = 1
-    """Of several slices of a partition, each compared by itself so that it fits into memory."""
+    """Number of slices that a partition is compared in, one after the other, so that each fits into memory."""
 
     def has(self, key: bytes | None) -> bool:
         """Whether a record with this key is compared."""

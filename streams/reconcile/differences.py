@@ -62,7 +62,7 @@ class Place(NamedTuple):
 
     @staticmethod
     def of(partition: int, record: Event | Reject) -> "Place":
-        """Of an event, or of a record that is none."""
+        """Return the place of an event, or of a record that is no event."""
         if isinstance(record, Reject):
             return Place(partition, record.offset)
         return Place(partition, record.offset, record.event_id, record.event_time_ms)
@@ -83,7 +83,7 @@ class Difference:
     kind: Kind
     key: bytes | None
     topic: str
-    """In which it is wrong."""
+    """Topic in which something is wrong."""
     text: str
     """What is wrong, in a sentence."""
     event: Place | None = None
@@ -93,7 +93,7 @@ class Difference:
 
 @dataclass(slots=True)
 class Findings:
-    """Of a part of what is compared; parts are added up."""
+    """Findings in a part of what is compared; those of several parts can be added up."""
 
     differences: list[Difference] = field(default_factory=list)
     counts: Counter[Kind] = field(default_factory=Counter)
@@ -110,7 +110,7 @@ class Findings:
             self.differences.append(difference)
 
     def add(self, other: "Findings") -> None:
-        """Add what was found elsewhere."""
+        """Add the findings of another part."""
         self.counts += other.counts
         self.checked.update(other.checked)  # what there was none of stays, as 0
         self.unchecked += other.unchecked

@@ -40,7 +40,7 @@ class Outputs:
 
 
 class OutputReader:
-    """Of one flow at one point."""
+    """Reads the outputs of one flow up to one point."""
 
     def __init__(
         self, plan: CheckPlan, point: Point, reader: PartitionReader, tell: Callable[[str, int], None]

@@ -39,7 +39,7 @@ class CheckPlan:
 
     @property
     def symbols(self) -> Mapping[str, Sequence[str]]:
-        """Of the source's fields that are enums."""
+        """Symbols of the source's fields that are enums, by the name of the field."""
         return symbols_of(self.reader_schema, self.rules.fields.numbers)
 
     @property

@@ -37,15 +37,15 @@ Tp = tuple[str, int]
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """Where everything is compared."""
+    """The point at which everything is compared: an offset of each partition."""
 
     at_ms: int
     partitions: int
-    """Of the source."""
+    """Number of partitions of the source."""
     counts: Mapping[str, int]
     """Number of partitions by topic."""
     low: Mapping[Tp, int]
-    """First offset that is there."""
+    """First offset that still exists in each partition."""
     end: Mapping[Tp, int]
     """Offset after the last record that is read, of outputs."""
     reached: Mapping[int, Committed | None]

@@ -25,7 +25,7 @@ class Pace:
     def __init__(
         self, share: float, clock: Callable[[], float] = time.monotonic, sleep: Callable[[float], None] = time.sleep
     ) -> None:
-        """`share`: above 0, at most 1."""
+        """Work for the share `share` of the time, which is above 0 and at most 1."""
         self._rest_of_work = 1 / share - 1
         self._clock, self._sleep = clock, sleep
         self._since = clock()

@@ -32,7 +32,7 @@ Document = dict[str, Any]
 
 
 def document_of(result: Result, personal: Personal) -> Document:
-    """Everything, for JSON."""
+    """Return the whole report, as the object of its JSON."""
     plan, point, findings, options = result.plan, result.point, result.findings, result.options
     rules = plan.rules
     return {
@@ -219,7 +219,7 @@ def event_words(event: Document) -> str:
 
 
 def write_metrics(path: Path, result: Result) -> None:
-    """Of a flow, as `write_metrics_of`."""
+    """Write the metrics of a run for a flow, as `write_metrics_of` does."""
     write_metrics_of(path, result.flow, result.findings, result.at_ms, result.took_s)
 
 

@@ -48,7 +48,7 @@ _CYCLES: Final = 50
 _FIRST: Final = 1_000
 """Records whose newest timestamp stands for those before them."""
 _FIRST_LETTERS: Final = 1_000
-"""Likewise, of dead letters."""
+"""The same for dead letters."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +59,7 @@ class Options:
     since_ms: int | None = None
     """Events of this time or before are left out; None: none are."""
     share: float = 1.0
-    """Of the time in which it works; it pauses for the rest."""
+    """Share of the time in which it works; it pauses for the rest."""
     memory_mb: int = 1_024
 
 
@@ -74,7 +74,7 @@ class Result:
     options: Options
     findings: Findings
     records: int = 0
-    """Of the source that were judged."""
+    """Number of records of the source that were judged."""
     keys: int = 0
     took_s: float = 0.0
     recorded_bounds: bool = False
@@ -85,7 +85,7 @@ Progress = Callable[[str], None]
 
 
 class Reconciliation:
-    """Of one flow. Close it when done."""
+    """One comparison of one flow. Close it when done."""
 
     def __init__(
         self, settings: Settings, client: AdminClient, plan: CheckPlan, options: Options, say: Progress

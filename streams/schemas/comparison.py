@@ -29,7 +29,7 @@ class Comparison:
 
     subject: str
     before: int | None
-    """None: `after` is the first version."""
+    """Version that `after` is compared with; None: `after` is the first version."""
     after: int
     changes: tuple[Difference, ...]
     drift: tuple[Drift, ...]

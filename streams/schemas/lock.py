@@ -22,7 +22,7 @@ _HEADER: Final = (
 )
 
 Lock = Mapping[tuple[str, int], str]
-"""Digest by subject and version."""
+"""Digest of each committed version, by subject and version."""
 
 
 def digest(text: str) -> str:

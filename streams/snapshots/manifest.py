@@ -12,7 +12,7 @@ from streams.state.checkpoint import Checkpoint
 from streams.state.identity import Places
 
 FORMAT: Final = 1
-"""Of manifests."""
+"""Version of the format of manifests."""
 _FILE_NAME: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,199}")
 _SHA256: Final = re.compile(r"[0-9a-f]{64}")
 
@@ -26,10 +26,10 @@ class SnapshotFile:
     """A file of the store."""
 
     name: str
-    """In the store's folder."""
+    """Name of the file in the store's folder."""
     bytes: int
     sha256: str
-    """Of its content, and the name of the object."""
+    """SHA-256 of its content, and the name of the object."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +37,7 @@ class Manifest:
     """A snapshot of the store of one partition."""
 
     flow: str
-    """With the prefix of its topics."""
+    """Name of the flow, with the prefix of its topics."""
     partition: int
     cluster: str
     """Id of the Kafka cluster."""
@@ -46,7 +46,7 @@ class Manifest:
     journal: str
     """Name of the journal's topic."""
     epoch: int
-    """Of the layout of partitions."""
+    """Epoch of the layout of partitions."""
     layout: str
     """Fingerprint of the layouts of all rows."""
     state_format: int
@@ -58,10 +58,10 @@ class Manifest:
     replay_from: int
     """Offset in the journal from which a restore reads it."""
     created_ms: int
-    """By the clock of the worker."""
+    """When the snapshot was taken, by the clock of the worker."""
     worker: str
     version: str
-    """Of the product that wrote it."""
+    """Version of the product that wrote it."""
     files: tuple[SnapshotFile, ...]
     format: int = FORMAT
 
@@ -76,7 +76,7 @@ class Manifest:
         return self.topics.get(self.journal, "")
 
     def pack(self) -> bytes:
-        """As an object."""
+        """Return the manifest as the bytes of its object."""
         return json.dumps(asdict(self), indent=1).encode()
 
     @staticmethod

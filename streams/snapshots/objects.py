@@ -46,7 +46,7 @@ class Found:
 
 @dataclass(frozen=True, slots=True)
 class Fetched:
-    """What came of an object."""
+    """Size and digest of an object that was read."""
 
     bytes: int
     sha256: str

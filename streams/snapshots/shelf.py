@@ -32,7 +32,7 @@ class Snapshot:
     """A snapshot that the object store has; its manifest may be unreadable."""
 
     name: str
-    """Of its manifest's object."""
+    """Name of its manifest's object."""
     written_ms: int
     """By the clock of the object store."""
     manifest: Manifest | None
@@ -46,7 +46,7 @@ class Uploaded:
 
     manifest: Manifest
     written_bytes: int
-    """Of objects that were not there before."""
+    """Bytes of the objects that were uploaded: those that were not there before."""
     written_objects: int
 
 
@@ -54,7 +54,7 @@ class Shelf:
     """Snapshots of one partition. One upload at a time by each process; any thread."""
 
     def __init__(self, store: ObjectStore, cluster: str, flow: str, partition: int) -> None:
-        """Of a flow (with the prefix of its topics) in a Kafka cluster, by the cluster's id."""
+        """Use the snapshots of a flow (named with the prefix of its topics) in the cluster with the id `cluster`."""
         self._store = store
         self.where = f"{cluster}/{flow}/{partition}"
         self._objects, self._manifests = f"{self.where}/objects", f"{self.where}/manifests"

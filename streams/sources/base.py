@@ -36,7 +36,7 @@ class Polled(NamedTuple):
     """The result of one `poll`."""
 
     records: Records | None
-    """None when there are none."""
+    """Records that were read; None: there were none."""
     idle: dict[int, Idle]
     """Partitions that are known to be at the true end of their logs."""
     generation: int

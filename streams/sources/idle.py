@@ -50,7 +50,7 @@ class IdleClock:
             self._ends[partition] = _End(offset, now_ms, now_ms, now_ms)
 
     def moved(self, partition: int) -> None:
-        """Records arrived, or reading continues elsewhere."""
+        """Restart a partition's idle time: records arrived, or reading continues elsewhere."""
         self._ends.pop(partition, None)
 
     def pause(self, partitions: frozenset[int], now_ms: int) -> None:

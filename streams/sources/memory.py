@@ -66,7 +66,7 @@ class MemorySource:
         self._without_since_ms = self._now_ms()
 
     def poll(self) -> Polled:
-        """Next records; serves rebalances."""
+        """Return the next records; also serves rebalances."""
         self._listener.noted(self._kafka.membership_of(self._member))
         self._rebalance()
         commands, self._commands = self._commands, []

@@ -16,7 +16,7 @@ COMMITTED: Final = "committed"
 CHANGES: Final = "changes"
 """In the place of a key: the table's changes."""
 END: Final = b"\xff" * (KEY_BYTES_MAX + 1)
-"""After every key."""
+"""A key that is greater than every key of a table."""
 _OF_ROWS: Final = frozenset({"prefix", "from", "to", "where", "columns", "limit", "cursor", "as_of", "format"})
 _OF_ONE: Final = frozenset({"columns", "as_of", "format"})
 _OF_CHANGES: Final = frozenset({"where", "columns", "as_of", "from"})
@@ -31,7 +31,7 @@ class Asked:
     end: bytes = END
     where: tuple[Condition, ...] = ()
     columns: tuple[str, ...] | None = None
-    """None: all."""
+    """Columns to return; None: all."""
     limit: int = QUERY_ROWS_DEFAULT
 
 

@@ -63,11 +63,11 @@ class Chunk:
     unreadable: Mapping[int, str]
     """Which of them are no rows, and why."""
     rows: pa.RecordBatch
-    """Of all others, `KEY` and the columns of the table."""
+    """Rows of all other changes: `KEY` and the columns of the table."""
     row: Sequence[int]
     """Which change each row is."""
     after: Positions
-    """Where reading goes on."""
+    """Positions at which reading continues."""
     _events: dict[View, bytes] = field(default_factory=dict)
     _making: threading.Lock = field(default_factory=threading.Lock)
 

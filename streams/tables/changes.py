@@ -98,7 +98,7 @@ class Reader:
 
 
 class Changes:
-    """Of one table. Nothing is read while there is no reader."""
+    """Changes of one table for its readers. Nothing is read while there is no reader."""
 
     def __init__(self, settings: Settings, table: TableShape, *, on_cut_off: Callable[[], object]) -> None:
         """`on_cut_off` is told of each reader that did not keep up."""

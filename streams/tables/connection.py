@@ -45,7 +45,7 @@ class Direct(Protocol):
 
 
 class Connection(asyncio.Protocol):
-    """Of one client; made by the server for each. `bound_to` makes a class of it that knows who answers."""
+    """One client's connection, made by the server. `bound_to` makes a class of it that knows who answers requests."""
 
     direct: Direct
 
@@ -106,7 +106,7 @@ class Connection(asyncio.Protocol):
         self._read_on()
 
     def resume_writing(self) -> None:
-        """It takes something again."""
+        """The client takes data again: read on."""
         self._is_held_up = False
         self._read_on()
 

@@ -44,7 +44,7 @@ class Client:
 
     rights: Rights
     is_routed: bool
-    """Another worker."""
+    """Whether the client is another worker, which passes on a request."""
     wants_json: bool
 
 
@@ -57,7 +57,7 @@ class _Point:
 
 
 class DirectRows:
-    """Of one worker, on its event loop. `connection.Direct`."""
+    """Answers requests for rows by key of one worker, on its event loop. Implements `connection.Direct`."""
 
     def __init__(
         self,

@@ -18,7 +18,7 @@ class Found:
     row: dict[str, Any] | None = None
     """Not masked; None: the key has no row."""
     packed: bytes = b""
-    """As the store has it."""
+    """Row in the packed form in which the store has it."""
 
 
 _ELSEWHERE = Found(is_here=False)
@@ -26,7 +26,7 @@ _ABSENT = Found(is_here=True)
 
 
 class Lookups:
-    """Of one flow, on the event loop. A look-up that is in the block cache or in memory takes microseconds."""
+    """Looks up rows of one flow, on the event loop. A row in the block cache or in memory takes microseconds."""
 
     def __init__(self, stored: StoredTables) -> None:
         self._stored = stored

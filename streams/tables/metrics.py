@@ -8,7 +8,7 @@ _SECONDS: Final = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 1.
 
 
 class TableMetrics:
-    """Of one worker process."""
+    """Metrics of queries in one worker process."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
         self.queries = Counter(

@@ -63,7 +63,7 @@ def owners_of(members: Iterable[tuple[str, Sequence[int]]], positions: Mapping[i
 
 
 class Owners:
-    """Of one flow. Kafka is asked by a process of its own: the client may abort its process (docs/adr/0040)."""
+    """Which worker owns each partition of a flow. A separate process asks Kafka: the client may abort it (ADR 40)."""
 
     def __init__(self, settings: Settings, pipeline: Pipeline) -> None:
         self._settings, self._pipeline = settings, pipeline
@@ -76,7 +76,7 @@ class Owners:
 
     @property
     def known(self) -> Known:
-        """As of the last look."""
+        """Owners as the group's description said when it was last read."""
         return self._known
 
     async def look(self) -> Known:

@@ -17,7 +17,7 @@ from streams.masking import PERSONAL_MASK
 ARROW: Final = "application/vnd.apache.arrow.stream"
 JSON: Final = "application/json"
 ROW_HEADERS: Final = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
-"""Of every answer."""
+"""Headers that every answer has."""
 _ISO: Final = "%Y-%m-%dT%H:%M:%S"
 _ENCODER: Final = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False)
 _EPOCH: Final = datetime(1970, 1, 1)  # noqa: DTZ001 - the zone is written after it

@@ -69,7 +69,7 @@ class NoOwner(StreamsError):
 
 
 class Router:
-    """Of one worker, on its event loop."""
+    """Answers or routes requests to one worker, on its event loop."""
 
     def __init__(self, metrics: TableMetrics) -> None:
         self._metrics = metrics

@@ -20,7 +20,7 @@ class ServedFlow:
 
     pipeline: Pipeline
     tables: Mapping[str, TableShape]
-    """By topic."""
+    """Shapes of the tables, by topic."""
     state: FlowState
     stored: StoredTables
     lookups: Lookups
@@ -28,7 +28,7 @@ class ServedFlow:
     member: str
     """This worker's name in the group of the flow."""
     changes: Mapping[str, Changes] = field(default_factory=dict)
-    """By topic."""
+    """Changes of the tables, by topic."""
 
     def close(self) -> None:
         """Ask and read no more."""

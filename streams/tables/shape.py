@@ -25,7 +25,7 @@ class TableShape:
     topic: str
     flow: str
     group: str
-    """Of the flow's workers."""
+    """Consumer group of the flow's workers."""
     state: KeyedState
     columns: tuple[TargetColumn, ...]
     """Those of the newest committed schema of the topic."""

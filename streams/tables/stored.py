@@ -34,7 +34,7 @@ class FlowState:
     tasks: Callable[[], Mapping[int, PartitionTask]]
     """Tasks at work, by partition."""
     layouts: Callable[[], Layouts | None]
-    """None: never grown."""
+    """Layouts of the flow's partitions; None: the flow was never grown."""
     partitions: int
     """By how many the state is divided where it was never grown."""
 
@@ -68,7 +68,7 @@ class Look:
 
 
 class StoredTables:
-    """Of one flow. Any thread."""
+    """Reads committed rows of one flow from the stores. For any thread."""
 
     def __init__(self, state: FlowState) -> None:
         self._state = state

@@ -35,7 +35,7 @@ class Condition:
     column: str
     compare: str
     value: pa.Scalar | None
-    """None: null."""
+    """Value to compare with; None: null."""
 
     def holds(self, batch: pa.RecordBatch) -> pa.Array:
         """For each row whether it does; never null."""

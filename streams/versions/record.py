@@ -41,12 +41,12 @@ class VersionRecord:
     is_closed: bool = False
     """Whether all was released at the end: nothing goes on from there, and it is not promoted."""
     starts: Mapping[int, int] = field(default_factory=dict)
-    """By lane (`streams.batch.lanes`): the first offset."""
+    """First offset of each lane (`streams.batch.lanes`)."""
     ends: Mapping[int, int] = field(default_factory=dict)
     """By lane: the offset after the last one. Empty: not known yet, since files are still brought into a topic."""
     begun_ms: int = 0
     finished_ms: int | None = None
-    """None: not over."""
+    """When the version was complete; None: it is not."""
     bad_rows: int = 0
     """Rows of files that are no events."""
     code: str = ""
@@ -54,7 +54,7 @@ class VersionRecord:
 
     @property
     def key(self) -> bytes:
-        """Of its record."""
+        """Key of the version's record."""
         return _VERSION_KEY + self.version.encode()
 
     @property
@@ -78,7 +78,7 @@ class CurrentRecord:
     """Which version workers run."""
 
     version: str = ""
-    """Empty: the declared one."""
+    """Version that workers run; empty: the declared one."""
     going_to: str | None = None
     """The version that is to take over: workers run none meanwhile. None: no switch goes on."""
     before: str | None = None
@@ -91,7 +91,7 @@ class CurrentRecord:
 
     @property
     def key(self) -> bytes:
-        """Of its record."""
+        """Key of the record, the same for all versions."""
         return CURRENT_KEY
 
     @property
@@ -123,7 +123,7 @@ class Versions:
 
     current: CurrentRecord = field(default_factory=CurrentRecord)
     made: Mapping[str, VersionRecord] = field(default_factory=dict)
-    """By version."""
+    """Records of the versions that were made, by version."""
 
 
 def read_versions(log: Iterable[tuple[bytes | None, bytes | None, int]]) -> Versions:

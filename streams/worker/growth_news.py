@@ -33,7 +33,7 @@ _SETTLING_INTERVAL_MS: Final = 5_000
 
 
 class KafkaGrowthNews:
-    """Of one flow. `start` begins the thread, `close` ends it; the rest is for any thread."""
+    """News of the growth of one flow. `start` begins its thread, `close` ends it; other methods are for any thread."""
 
     def __init__(self, settings: Settings, pipeline: Pipeline, *, partitions: int) -> None:
         """`partitions`: the number that the flow's state is divided into if it was never grown."""

@@ -47,7 +47,7 @@ class StoreReport:
         return 0 if self.checkpoint is None else self.checkpoint.marks.get(KNOWN_FROM, 0)
 
     def as_dict(self) -> dict[str, Any]:
-        """As a JSON object."""
+        """Return the report as a JSON object."""
         checkpoint = None
         if self.checkpoint is not None:
             names = (

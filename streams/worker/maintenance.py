@@ -124,7 +124,7 @@ class Maintenance:
             self._journal.truncate(topic, before)
 
     def _consumed(self) -> dict[str, dict[int, int]]:
-        """Of topics between two stages, by partition, the offset before which everything is consumed and committed."""
+        """Return for topics between two stages, by partition, the offset before which all is consumed and committed."""
         found: dict[str, dict[int, int]] = {}
         for number, one in enumerate(self._pipeline.inputs):
             if one.is_internal:

@@ -29,11 +29,11 @@ class SchemaNews:
     """Mismatches and unexpected fields of one cycle, kept until it is committed."""
 
     mismatches: Counter[tuple[int, str]] = field(default_factory=Counter)
-    """By schema id and reason."""
+    """Number of mismatches, by schema id and reason."""
     examples: dict[tuple[int, str], str] = field(default_factory=dict)
-    """Message of the first of them."""
+    """Message of the first mismatch, by schema id and reason."""
     unexpected: Counter[tuple[int, str]] = field(default_factory=Counter)
-    """By schema id and field."""
+    """Number of records with an unexpected field, by schema id and field."""
 
     def add(self, effects: Effects) -> None:
         """Add the mismatches and unexpected fields of a micro-batch."""

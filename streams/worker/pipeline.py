@@ -210,7 +210,7 @@ class PipelineRunner:
         self._on_failure(error)
 
     def _fail_soon(self, error: BaseException) -> None:
-        """As `fail`, from any thread."""
+        """Stop the process because of `error`; unlike `fail`, any thread may call it."""
         self._loop.call_soon_threadsafe(self.fail, error)
 
     # --- what it is at ----------------------------------------------------------------------------------------------

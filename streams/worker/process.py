@@ -71,7 +71,7 @@ _GATHERED_SHARE: Final = 1 / 64
 """Of the memory for data, for rows that are gathered before they are written to a store."""
 _STATE_SHARE: Final = 0.25
 _RESIDENT_SHARE: Final = 0.8
-"""Of the memory setting, resident memory beyond which state gets less than its share: the rest is for peaks."""
+"""Share of the memory setting; if resident memory exceeds it, state gets less than its share. The rest is for peaks."""
 """Of the memory for data, for ids, held events and keys of all flows together; the rest is batches, client queues,
 caches and the runtime."""
 

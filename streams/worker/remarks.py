@@ -27,7 +27,7 @@ log = structlog.get_logger(__name__)
 class _Lost:
     records: int
     at_ms: int
-    """Monotonic."""
+    """When it was lost, on the monotonic clock."""
     since: str
 
 

@@ -46,7 +46,7 @@ _BYTES_PER_ID: Final = 120
 _IDS_SHARE: Final = 0.2
 """Share of the memory setting for ids during restores, over all restores that run at once."""
 _HELD_SHARE: Final = 0.1
-"""The same for held events."""
+"""Share of the memory setting for held events during restores, over all restores that run at once."""
 
 
 class Restorer:
@@ -99,7 +99,7 @@ class Restorer:
         """Partitions whose stores are open and were restored to the group's committed offset, and when they were known
         to have all that is committed."""
         self.stuck: dict[int, str] = {}
-        """By partition, why its restore fails."""
+        """Why the restore of a partition fails, by partition."""
 
     @property
     def restored(self) -> frozenset[int]:

@@ -46,7 +46,7 @@ class SnapshotReport:
     problems: list[str] = field(default_factory=list)
 
     def as_dict(self) -> dict[str, Any]:
-        """As a JSON object."""
+        """Return the report as a JSON object."""
         return {name: getattr(self, name) for name in self.__slots__}
 
 

@@ -50,7 +50,7 @@ class _Turn:
     due_s: float
     failures: int = 0
     cycle: int = -1
-    """Of its newest snapshot by this process."""
+    """Cycle of the newest snapshot that this process has taken of the partition."""
 
 
 class SnapshotUploads:

@@ -204,7 +204,7 @@ class _Process(Asked):
         self.was_ready = False
         """Whether the latest run became ready at some time."""
         self.ran_s = 0.0
-        """Duration of the latest run."""
+        """Seconds that the latest run has lasted."""
 
     @property
     def is_running(self) -> bool:

@@ -45,7 +45,7 @@ class Watched(Protocol):
 
     @property
     def vitals(self) -> Vitals:
-        """Its signs of life."""
+        """Return the signs of life that the watchdog judges by."""
 
     def at_work(self) -> Mapping[int, tuple[int, int]]:
         """By partition that should be processed now: offset up to which all is taken, and the last one taken + 1."""

@@ -67,7 +67,7 @@ class Shared:
     budget: MemoryBudget
     registry_guard: Guard
     pipelines: int
-    """Number of flows."""
+    """Number of flows in the worker."""
     timestamp_ages_ms: Mapping[str, int] = field(default_factory=dict)
     """By output topic, how old the timestamp of a record may be."""
     address: str = ""

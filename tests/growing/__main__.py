@@ -1,6 +1,7 @@
-"""`make grow-ordeal`: a topic grows from 3 to 12 partitions through five troubles; what was lost, how long keys paused.
+"""`make grow-ordeal`: a topic grows from 3 to 12 partitions in six courses; what was lost, how long keys paused.
 
 make grow-ordeal ARGS='--only kills --seed 7'
+make grow-ordeal ARGS='--only scale'            # 3 workers and 3 partitions become 12 and 12
 """
 
 import argparse
@@ -14,7 +15,7 @@ from tests.integration.kafka_helpers import QUICK_START
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description="Grow a topic through five troubles, and count what came of it.")
+    parser = argparse.ArgumentParser(description="Grow a topic in six courses, and count what came of it.")
     parser.add_argument("--only", action="append", choices=sorted(COURSES), help="this course; may be repeated")
     parser.add_argument("--rate", type=int, default=1_000, help="events a second")
     parser.add_argument("--devices", type=int, default=400, help="vehicles that send them")

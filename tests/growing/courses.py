@@ -31,8 +31,11 @@ UNTOLD_S: Final = 300.0
 STEADY_S: Final = 10.0
 """Traffic before the growth, by which its latency is judged."""
 QUIET_MS: Final = 2_000
-SETTINGS: Final = {"STREAMS_GROWTH_QUIET_MS": str(QUIET_MS)}
+QUIET_LONG_MS: Final = 30_000
+"""More than traffic pauses while nine processes start on two cores. The product's own default is ten minutes."""
 OVER_S_MAX: Final = 300.0
+SPREAD_S_MAX: Final = 300.0
+"""From the start of further workers until every worker has its partition."""
 MARGIN_MS: Final = 1_000
 
 
@@ -48,24 +51,32 @@ class Result:
     """When that event was to be sent: so long after the growth began."""
     grown_s: float
     """From the command's start until every key has moved."""
+    spread_s: float | None = None
+    """From the command's start until each of the workers that were added had a partition; None: none were added."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Scene:
     """What a course plays in."""
 
     stack: Stack
     workers: list[Worker]
+    """Those that run from the beginning."""
+    further: list[Worker]
+    """Those that a course starts."""
     traffic: GrowingTraffic
     chance: random.Random
     group_protocol: str
+    quiet_ms: int
+    spread_at_s: float | None = None
+    """When every worker that a course has added had a partition, in seconds since 1970."""
 
     def start(self, worker: Worker) -> None:
         """Start a worker with this scene's settings."""
-        worker.start({**SETTINGS, "STREAMS_GROUP_PROTOCOL": self.group_protocol})
+        worker.start({"STREAMS_GROWTH_QUIET_MS": str(self.quiet_ms), "STREAMS_GROUP_PROTOCOL": self.group_protocol})
 
     def start_all(self) -> None:
-        """Start every worker and wait until it is ready."""
+        """Start every worker that runs from the beginning, and wait until it is ready."""
         for worker in self.workers:
             self.start(worker)
         for worker in self.workers:
@@ -98,10 +109,25 @@ def away(scene: Scene, growth: Growth) -> None:
     moved(growth)
 
 
-def untold(scene: Scene, growth: Growth) -> None:
-    """Some producers know three partitions for five minutes more."""
+def scaled(scene: Scene, growth: Growth) -> None:
+    """As soon as the source has its partitions, as many workers are added as give each partition one of its own.
+
+    All at once, as a StatefulSet with `podManagementPolicy: Parallel` does.
+    """
+    admin = admin_of(scene.stack)
+    wait_until(lambda: partition_counts(admin).get(GPS.source) == AFTER, "the source has its partitions", timeout_s=180)
+    for worker in scene.further:
+        scene.start(worker)
+    every = [*scene.workers, *scene.further]
+    wait_until(
+        lambda: [1] * AFTER == [len(worker.partitions()) for worker in every],
+        "every worker has one partition",
+        timeout_s=SPREAD_S_MAX,
+    )
+    for worker in every:
+        worker.wait_ready(timeout_s=SPREAD_S_MAX)
+    scene.spread_at_s = time.time()
     moved(growth)
-    time.sleep(UNTOLD_S)
 
 
 def moved(growth: Growth) -> None:
@@ -116,6 +142,14 @@ class Course:
     what: str
     run: Callable[[Scene, Growth], None]
     backlog: int = 0
+    afterwards_s: float = 0.0
+    """Traffic with all keys at home, before producers that keep the former number of partitions are released."""
+    workers: int = 2
+    """So many run from the beginning."""
+    further: int = 0
+    """So many are started by the course."""
+    quiet_ms: int = QUIET_MS
+    """After so long without a record by the former number, one that comes later may be late."""
 
 
 COURSES: Final = {
@@ -123,7 +157,17 @@ COURSES: Final = {
     "backlog": Course(f"with a backlog of {BACKLOG:,} records", live, BACKLOG),
     "kills": Course(f"{KILLS} SIGKILLs of random workers", killed),
     "away": Course(f"a parent's worker is away for {AWAY_S:.0f} s", away),
-    "untold": Course(f"a producer that keeps 3 partitions for {UNTOLD_S / 60:.0f} minutes", untold),
+    "untold": Course(
+        f"a producer that keeps 3 partitions for {UNTOLD_S / 60:.0f} minutes", live, afterwards_s=UNTOLD_S
+    ),
+    "scale": Course(
+        f"3 workers become {AFTER} at the same time",
+        scaled,
+        afterwards_s=STEADY_S,
+        workers=3,
+        further=AFTER - 3,
+        quiet_ms=QUIET_LONG_MS,
+    ),
 }
 
 
@@ -139,9 +183,12 @@ def run(
     course = COURSES[name]
     fresh_world(stack)
     # Names of their own: a static member that comes back within its session is given what it had, of the former topic.
-    with workers(stack, directory / name, f"{name}-a", f"{name}-b") as made:
+    with workers(
+        stack, directory / name, *(f"{name}-{number}" for number in range(course.workers + course.further))
+    ) as made:
         traffic = GrowingTraffic(stack, devices=devices, records_per_s=records_per_s, slow=devices // 8)
-        scene = Scene(stack, list(made), traffic, random.Random(seed), group_protocol)
+        first, further = made[: course.workers], made[course.workers :]
+        scene = Scene(stack, first, further, traffic, random.Random(seed), group_protocol, course.quiet_ms)
         if course.backlog:
             traffic.send(course.backlog)
         with VisibleEvents(settings_of(stack), GPS.clean) as seen:
@@ -153,6 +200,7 @@ def run(
                 growth = Growth(stack, AFTER).start()
                 course.run(scene, growth)
                 grown_s = time.time() - began_s
+                time.sleep(course.afterwards_s)
                 traffic.release_slow()
                 growth.wait(OVER_S_MAX)
             still(stack, lambda: clean_count(stack), traffic.sent.count, timeout_s=OVER_S_MAX)
@@ -162,7 +210,8 @@ def run(
         for worker in made:
             assert worker.terminate() == 0, worker.printed()[-3000:]
     pause_s, pause_at_s = (None, None) if course.backlog else _pause(seen, began_s)
-    return Result(course.what, count, pause_s, pause_at_s, grown_s)
+    spread_s = None if scene.spread_at_s is None else scene.spread_at_s - began_s
+    return Result(course.what, count, pause_s, pause_at_s, grown_s, spread_s)
 
 
 def _pause(seen: VisibleEvents, began_s: float) -> tuple[float, float]:
@@ -184,8 +233,9 @@ def lines(results: list[Result]) -> list[str]:
         count = one.count
         rows_wrong = count.rows_wrong + count.rows_not_at_home + count.keys_with_two_rows
         pause = "-" if one.pause_s is None else f"{one.pause_s:.1f} s, due at {one.pause_at_s:.0f} s"
+        spread = "" if one.spread_s is None else f", a worker for each partition after {one.spread_s:.0f} s"
         found.append(
             f"| {one.course} | {count.clean:,} | {count.lost} | {count.doubled} | {count.out_of_order} "
-            f"| {count.late + count.dead} | {rows_wrong} | {pause} | {one.grown_s:.0f} s |"
+            f"| {count.late + count.dead} | {rows_wrong} | {pause} | {one.grown_s:.0f} s{spread} |"
         )
     return found

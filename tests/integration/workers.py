@@ -135,7 +135,7 @@ class Worker:
             said = json.loads(line) if line.startswith('{"topic": "' + GPS.source) else {}
             if said.get("event") == "restored":
                 owned.add(said["partition"])
-            elif "partitions" in said:  # assigned, revoked or lost
+            elif isinstance(said.get("partitions"), list):  # assigned, revoked or lost; of a growth it is a number
                 owned.difference_update(said["partitions"])
         return owned
 

@@ -6,7 +6,10 @@ from typing import Any, Final
 
 import pytest
 from ruamel.yaml import YAML
+from typer.main import get_command
 
+from streams.cli import app
+from streams.errors import FoundSomething, StreamsError
 from streams.flow.discover import pipelines
 from streams.limits import GATEWAY_GRACE_S
 from streams.settings import SECRETS, known_variables
@@ -16,7 +19,11 @@ CHART: Final = Path(__file__).parents[2] / "deploy/helm/logistics-streams"
 ALL_ON: Final[dict[str, Any]] = {
     "image": {"digest": "sha256:" + "a" * 64},
     "imagePullSecrets": [{"name": "registry"}],
-    "settings": {"KAFKA_SECURITY_PROTOCOL": "SASL_SSL", "STREAMS_IDLE_MS": 2_000},
+    "settings": {
+        "KAFKA_SECURITY_PROTOCOL": "SASL_SSL",
+        "STREAMS_IDLE_MS": 2_000,
+        "STREAMS_SNAPSHOT_URL": "s3://bucket/streams",
+    },
     "secrets": {
         "name": "streams",
         "keys": [
@@ -26,6 +33,11 @@ ALL_ON: Final[dict[str, Any]] = {
             "STREAMS_POSTGRES_URL",
             "STREAMS_REVIEW_TOKEN_READ",
         ],
+    },
+    "objectStore": {
+        "secret": "bucket",
+        "environment": {"AWS_REGION": "eu-central-1"},
+        "serviceAccount": {"create": True, "annotations": {"eks.amazonaws.com/role-arn": "arn:aws:iam::1:role/a"}},
     },
     "extraVolumes": [{"name": "ca", "configMap": {"name": "ca"}}],
     "extraVolumeMounts": [{"name": "ca", "mountPath": "/ca", "readOnly": True}],
@@ -50,10 +62,25 @@ ALL_ON: Final[dict[str, Any]] = {
         {
             "name": "postgres-vehicle_minutes",
             "autoscaling": {"enabled": True, "replicasMax": 4},
-            "envFrom": [{"secretRef": {"name": "bucket"}}],
+            "envFrom": [{"secretRef": {"name": "lake"}}],
             "resources": {"requests": {"cpu": "1"}, "limits": {"memory": "1Gi"}},
         },
-        {"name": "postgres-orders", "replicas": 2},
+        {"name": "postgres-orders", "replicas": 2, "objectStore": False},
+    ],
+    "reconcile": {
+        "runs": [
+            {"flow": "gps", "args": ["--since", "25h"]},
+            {"sink": "postgres-vehicle_minutes", "schedule": "30 4 * * *"},
+        ],
+        "tolerations": [{"key": "streams", "operator": "Exists"}],
+    },
+    "jobs": [
+        {
+            "name": "history",
+            "args": ["ingest", "file", "s3://archive/*.parquet", "--topic", "gps.positions.v1"],
+            "objectStore": True,
+        },
+        {"name": "drift", "args": ["topics", "list"], "schedule": "0 * * * *", "retries": 0},
     ],
     "networkPolicy": {"from": [{"namespaceSelector": {"matchLabels": {"name": "monitoring"}}}]},
     "serviceMonitor": {"enabled": True, "labels": {"release": "prometheus"}},
@@ -66,6 +93,9 @@ LEAST: Final[dict[str, Any]] = {
 }
 OF_OTHERS: Final = frozenset({"ScaledObject", "ServiceMonitor"})
 """Kinds whose schemas are not those of Kubernetes."""
+
+OF_OBJECT_STORES: Final = re.compile(r"(AWS|AZURE|GOOGLE)_[A-Z_]+")
+"""Variables that are no settings: the libraries of object stores read them."""
 
 PROBES: Final = ("startupProbe", "livenessProbe", "readinessProbe")
 
@@ -85,7 +115,16 @@ def rendered(values: dict[str, Any]) -> dict[str, dict[str, Any]]:
 
 
 def pods(objects: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
-    return [one["spec"]["template"]["spec"] for one in objects.values() if "template" in one["spec"]]
+    """Pods that run all the time, then those that end."""
+    found = [template_of(one) for one in objects.values()]
+    return [template["spec"] for template in found if template]
+
+
+def template_of(one: dict[str, Any]) -> dict[str, Any]:
+    """The pods that an object makes; empty if it makes none."""
+    spec = one.get("spec", {})
+    found: dict[str, Any] = spec.get("jobTemplate", {}).get("spec", spec).get("template", {})
+    return found
 
 
 @pytest.mark.parametrize("values", [{}, ALL_ON, LEAST], ids=["defaults", "all on", "least"])
@@ -107,7 +146,7 @@ def test_what_is_rendered_is_valid_unprivileged_and_has_settings_that_there_are(
         assert {"requests", "limits"} == container["resources"].keys()
         names = [variable["name"] for variable in container["env"]]
         assert len(set(names)) == len(names)
-        assert set(names) <= set(known_variables())
+        assert {name for name in names if not OF_OBJECT_STORES.fullmatch(name)} <= set(known_variables())
         mounted = {mount["name"] for mount in container["volumeMounts"]}
         claimed = {"data"} if container["args"][0] == "worker" else set()
         assert mounted == {volume["name"] for volume in pod["volumes"]} | claimed
@@ -163,7 +202,8 @@ def test_a_pod_is_given_the_secrets_that_it_needs_as_files_and_no_others() -> No
         (container,) = pod["containers"]
         (volume,) = [one for one in pod["volumes"] if one["name"] == "secrets"]
         given = {one["key"] for one in volume["secret"]["items"]}
-        assert wanted.get(container["name"], cluster) == given
+        reads_target = container["args"][:2] == ["reconcile", "--sink"]
+        assert wanted.get("sink" if reads_target else container["name"], cluster) == given
         files = {one["name"]: one["value"] for one in container["env"] if one["name"].endswith("_FILE")}
         assert {f"{name}_FILE": f"/run/secrets/streams/{name}" for name in given} == files
         assert all(one["path"] == one["key"] for one in volume["secret"]["items"])
@@ -201,7 +241,7 @@ def test_each_sink_is_a_deployment_that_is_scaled_by_the_lag_of_its_group() -> N
     (container,) = minutes["spec"]["template"]["spec"]["containers"]
 
     assert ["sink", "postgres-vehicle_minutes", "--web-port", "6080"] == container["args"]
-    assert [{"secretRef": {"name": "bucket"}}] == container["envFrom"]
+    assert [{"secretRef": {"name": "bucket"}}, {"secretRef": {"name": "lake"}}] == container["envFrom"]
     assert "replicas" not in minutes["spec"]
     assert 2 == orders["spec"]["replicas"]
     (trigger,) = objects["ScaledObject sink-postgres-vehicle-minutes"]["spec"]["triggers"]
@@ -244,8 +284,7 @@ def test_nobody_but_the_gateways_own_peers_reaches_it_and_they_reach_nothing_els
 
 def test_selectors_find_the_pods_that_they_mean_and_every_server_is_scraped() -> None:
     objects = rendered(ALL_ON)
-    running = {name: one["spec"]["template"] for name, one in objects.items() if is_running(one)}
-    labels = {name: one["metadata"]["labels"] for name, one in running.items()}
+    labels = {name: template["metadata"]["labels"] for name, one in objects.items() if (template := template_of(one))}
     ports = {
         name: {
             port["name"] for container in one["spec"]["template"]["spec"]["containers"] for port in container["ports"]
@@ -280,6 +319,112 @@ def is_running(one: dict[str, Any]) -> bool:
     return one["kind"] in {"Deployment", "StatefulSet"}
 
 
+def test_a_run_of_reconcile_is_a_bounded_job_that_differences_fail_at_once() -> None:
+    objects = rendered(ALL_ON)
+    assert not [name for name in rendered({}) if name.startswith("CronJob")]
+
+    flow = objects["CronJob reconcile-flow-gps"]["spec"]
+    sink = objects["CronJob reconcile-sink-postgres-vehicle-minutes"]["spec"]
+
+    assert ("0 3 * * *", "30 4 * * *") == (flow["schedule"], sink["schedule"])
+    for spec in (flow, sink):
+        job = spec["jobTemplate"]["spec"]
+        (container,) = job["template"]["spec"]["containers"]
+        assert spec["concurrencyPolicy"] == "Forbid"
+        assert not spec.get("suspend", False)
+        assert job["template"]["spec"]["restartPolicy"] == "Never"
+        assert job["activeDeadlineSeconds"] < 24 * 3600
+        assert FoundSomething.exit_status in fails_at_once(job, container["name"])
+        assert StreamsError.exit_status not in fails_at_once(job, container["name"])
+        assert 2 == job["backoffLimit"]
+        used_mb = int(container["args"][container["args"].index("--memory-mb") + 1])
+        assert used_mb < int(container["resources"]["limits"]["memory"].removesuffix("Mi"))
+
+
+def fails_at_once(job: dict[str, Any], container: str) -> set[int]:
+    """Exit statuses after which a job is not tried again."""
+    rules = [rule for rule in job["podFailurePolicy"]["rules"] if rule["action"] == "FailJob"]
+    assert {container} == {rule["onExitCodes"]["containerName"] for rule in rules}
+    assert {"In"} == {rule["onExitCodes"]["operator"] for rule in rules}
+    return {status for rule in rules for status in rule["onExitCodes"]["values"]}
+
+
+def test_a_job_without_a_schedule_is_started_by_hand_only() -> None:
+    objects = rendered(ALL_ON)
+
+    assert objects["CronJob job-history"]["spec"]["suspend"]
+    hourly = objects["CronJob job-drift"]["spec"]
+    assert "suspend" not in hourly
+    assert ("0 * * * *", 0) == (hourly["schedule"], hourly["jobTemplate"]["spec"]["backoffLimit"])
+
+
+def test_what_a_job_runs_is_a_command_with_options_that_there_are() -> None:
+    for one in rendered(ALL_ON).values():
+        if one["kind"] in {"CronJob", "Job"}:
+            (container,) = template_of(one)["spec"]["containers"]
+            parsed: Any = get_command(app).make_context("streams", list(container["args"]))
+            while hasattr(parsed.command, "resolve_command"):
+                words = [*parsed._protected_args, *parsed.args]
+                name, command, rest = parsed.command.resolve_command(parsed, words)
+                parsed = command.make_context(name, rest, parent=parsed)
+            assert "streams" != parsed.info_name
+            assert not parsed.args
+
+
+def test_keys_of_object_stores_are_given_to_those_that_use_one() -> None:
+    objects = rendered(ALL_ON)
+    with_keys, with_region, with_role = set(), set(), set()
+    for name, one in objects.items():
+        if template := template_of(one):
+            (container,) = template["spec"]["containers"]
+            if {"secretRef": {"name": "bucket"}} in container.get("envFrom", []):
+                with_keys.add(name)
+            if {"name": "AWS_REGION", "value": "eu-central-1"} in container["env"]:
+                with_region.add(name)
+            if template["spec"].get("serviceAccountName") == "prod-streams-objects":
+                with_role.add(name)
+
+    assert with_keys == {
+        "StatefulSet worker",
+        "Deployment sink-postgres-vehicle-minutes",
+        "CronJob reconcile-sink-postgres-vehicle-minutes",
+        "CronJob job-history",
+    }
+    assert with_keys == with_region == with_role
+    account = objects["ServiceAccount objects"]
+    assert "arn:aws:iam::1:role/a" in account["metadata"]["annotations"].values()
+    assert not account["automountServiceAccountToken"]
+
+
+def test_workers_without_snapshots_are_given_no_keys_of_object_stores() -> None:
+    objects = rendered({"objectStore": {"secret": "bucket", "serviceAccount": {"name": "mine"}}})
+    spec = template_of(objects["StatefulSet worker"])["spec"]
+
+    assert "envFrom" not in spec["containers"][0]
+    assert "serviceAccountName" not in spec
+    assert not [name for name in objects if name.startswith("ServiceAccount")]
+
+
+def test_an_account_that_is_there_already_is_used_and_not_made() -> None:
+    values = {
+        "objectStore": {"serviceAccount": {"name": "mine"}},
+        "settings": {"STREAMS_SNAPSHOT_URL": "s3://bucket/streams"},
+    }
+    objects = rendered(values)
+
+    assert "mine" == template_of(objects["StatefulSet worker"])["spec"]["serviceAccountName"]
+    assert not [name for name in objects if name.startswith("ServiceAccount")]
+
+
+def test_numbers_of_partitions_need_not_be_the_same_for_all_flows() -> None:
+    def arguments(values: dict[str, Any]) -> list[str]:
+        (container,) = template_of(rendered(values)["Job topics"])["spec"]["containers"]
+        return list(container["args"])
+
+    assert ["topics", "apply", "--partitions", "12", "--replication-factor", "3"] == arguments({})
+    assert ["topics", "apply", "--replication-factor", "3"] == arguments({"topics": {"partitions": None}})
+
+
 @pytest.mark.parametrize("values", [{}, ALL_ON, LEAST], ids=["defaults", "all on", "least"])
 def test_helms_linter_finds_nothing(values: dict[str, Any]) -> None:
     helm = pytest.importorskip("helm_python")
@@ -291,9 +436,16 @@ def test_helms_linter_finds_nothing(values: dict[str, Any]) -> None:
 
 def test_names_stay_within_what_kubernetes_permits() -> None:
     long = "postgres-" + "x" * 40 + "_y"
-    objects = rendered({"sinks": [{"name": long, "autoscaling": {"enabled": True, "replicasMax": 2}}]})
+    objects = rendered(
+        {
+            "sinks": [{"name": long, "autoscaling": {"enabled": True, "replicasMax": 2}}],
+            "reconcile": {"runs": [{"sink": long}, {"flow": "a.b_" + "y" * 40}]},
+            "jobs": [{"name": "j" * 32, "args": ["topics", "list"]}],
+        }
+    )
 
     assert all(re.fullmatch(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?", one["metadata"]["name"]) for one in objects.values())
+    assert 52 == max(len(one["metadata"]["name"]) for one in objects.values() if one["kind"] == "CronJob")
 
 
 @pytest.mark.parametrize(
@@ -313,6 +465,15 @@ def test_names_stay_within_what_kubernetes_permits() -> None:
         ({"gateway": {"enabled": True, "credentialsSecret": "a", "formats": ["b"]}}, "formatsConfigMap"),
         ({"sinks": [{"name": "no such/name"}]}, "pattern"),
         ({"sinks": [{"replicas": 1}]}, "name"),
+        ({"reconcile": {"runs": [{"flow": "gps", "sink": "postgres-orders"}]}}, "oneOf"),
+        ({"reconcile": {"runs": [{"schedule": "0 3 * * *"}]}}, "oneOf"),
+        ({"reconcile": {"memoryMb": 100}}, "minimum"),
+        ({"jobs": [{"name": "a"}]}, "args"),
+        ({"jobs": [{"name": "A", "args": ["topics", "list"]}]}, "pattern"),
+        ({"objectStore": {"environment": {"AWS_SECRET_ACCESS_KEY": "a"}}}, "not"),
+        ({"objectStore": {"environment": {"AWS_ACCESS_KEY_ID": "a"}}}, "not"),
+        ({"objectStore": {"environment": {"AZURE_STORAGE_ACCOUNT_KEY": "a"}}}, "not"),
+        ({"objectStore": {"environment": {"STREAMS_IDLE_MS": 1}}}, "pattern"),
     ],
 )
 def test_values_that_would_not_work_are_refused(values: dict[str, Any], words: str) -> None:

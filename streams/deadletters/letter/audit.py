@@ -18,7 +18,7 @@ from streams.deadletters.letter.envelope import DLQ_ID, HISTORY
 
 MARK_BYTES_MAX: Final = 4_096
 TEXT_CHARACTERS_MAX: Final = 500
-"""Of a reason or a name."""
+"""Characters that a reason or a name may have."""
 _ID: Final = re.compile(r"[0-9a-f]{24}")
 
 

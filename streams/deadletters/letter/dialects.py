@@ -21,13 +21,13 @@ class Dialect:
     """Names of one program's headers. Where several say the same thing, the first one in the record counts."""
 
     name: str
-    """As in `Kind`."""
+    """Name of the dialect, as in `Kind`."""
     topic: Sequence[str]
-    """The topic from which the record was read."""
+    """Headers that name the topic from which the record was read."""
     partition: Sequence[str]
     offset: Sequence[str]
     group: Sequence[str]
-    """Who had read it."""
+    """Headers that name the consumer group which had read the record."""
     messages: Sequence[str]
     exceptions: Sequence[str]
     """Headers with class names, the most informative first."""

@@ -22,7 +22,7 @@ class Filter:
     """Only letters that existed at that moment."""
 
     def opened(self) -> "Filter":
-        """The open ones of these letters."""
+        """Return those of these letters that are open."""
         return replace(self, is_open=True)
 
     def pinned(self, pin: Pin) -> "Filter":

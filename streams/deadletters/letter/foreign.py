@@ -63,15 +63,15 @@ class Envelope(NamedTuple):
 
     kind: Kind
     id: bytes
-    """24 hexadecimal digits."""
+    """Id of the letter: 24 hexadecimal digits."""
     attempt: int
     reason: str
     source: str
     """Topic that the record belongs to; empty when it is not known."""
     schema_id: int
-    """`NO_SCHEMA_ID` where there is none."""
+    """Schema id that the envelope names; `NO_SCHEMA_ID` where it names none."""
     first_failed_at: int
-    """Milliseconds since the epoch."""
+    """When the record failed first, in milliseconds since the epoch."""
 
 
 Headers = Sequence[tuple[str, bytes | None]]

@@ -200,7 +200,7 @@ class Rows:
         return self.columns.offset[self.index]
 
     def places(self) -> list[Place]:
-        """Their places in the dead-letter topic."""
+        """Partition and offset of each in the dead-letter topic."""
         return list(map(Place, self.partition.tolist(), self.offset.tolist()))
 
     @property
@@ -241,7 +241,7 @@ class Rows:
         return [None if found == NO_SCHEMA_ID else found for found in self.columns.schema_id[self.index].tolist()]
 
     def plain(self) -> list[tuple[bytes, int, int] | None]:
-        """Of each plain letter its message, and where in the source it was read: all that its headers say beyond this.
+        """For each plain letter, return its message and its place in the source: its headers say nothing else.
 
         None for a letter whose headers must be looked at.
         """
@@ -250,7 +250,7 @@ class Rows:
         return [None if code == _NOT_PLAIN else (values[code], *origin) for code, origin in columns]
 
     def of_source(self, source: str) -> "Rows":
-        """Those that belong to one topic."""
+        """Return the rows that belong to one source topic."""
         return self.where(np.isin(self.columns.source[self.index], self.letters._sources.wanted(frozenset({source}))))  # noqa: SLF001
 
     def matching(self, wanted: Filter) -> "Rows":
@@ -285,15 +285,15 @@ class Rows:
         return before
 
     def newest_first(self) -> "Rows":
-        """By time, the newest first."""
+        """Return the rows sorted by time, the newest first."""
         return self.where(np.lexsort((self.offset, self.partition, self.timestamp_ms))[::-1])
 
     def oldest_first(self) -> "Rows":
-        """By time, the oldest first."""
+        """Return the rows sorted by time, the oldest first."""
         return self.where(np.lexsort((self.offset, self.partition, self.timestamp_ms)))
 
     def in_log_order(self) -> "Rows":
-        """By partition and offset."""
+        """Return the rows sorted by partition and offset."""
         return self.where(np.lexsort((self.offset, self.partition)))
 
     def counts(self, by: "str") -> Counter[str]:

@@ -64,7 +64,7 @@ class View:
     reason_in_words: str
     key: str
     headers: list[tuple[str, str]]
-    """The record's own ones."""
+    """Headers of the record itself, without those of the envelope."""
     size_bytes: int
     hex_rows: list[HexRow]
     hex_omitted_bytes: int

@@ -40,7 +40,7 @@ class Letter:
     key: bytes | None
     value: bytes | None
     headers: Headers
-    """The record's own ones."""
+    """Headers of the record itself, without those of the envelope."""
     reason: str
     message: str
     attempt: int

@@ -42,9 +42,9 @@ class Columns(NamedTuple):
     outcome: Int8
     topic: Int32
     partition: Int64
-    """Of the letter."""
+    """Partition of each letter in the dead-letter topic."""
     offset: Int64
-    """Of the letter."""
+    """Offset of each letter in the dead-letter topic."""
     at_ms: Int64
     audit_partition: Int32
     audit_offset: Int64
@@ -170,7 +170,7 @@ class States:
         ]
 
     def where(self, keep: Bools | NDArray[np.intp]) -> "States":
-        """Some of them."""
+        """Return the states that `keep` selects: a mask, or positions."""
         return States(self.acts[keep], self.outcomes[keep], self.at_ms[keep])
 
 

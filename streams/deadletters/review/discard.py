@@ -26,7 +26,7 @@ class DiscardResult:
     selected: int
     """Open letters that the filter selects."""
     discarded: int
-    """0 for a dry run."""
+    """Number of letters that were discarded; 0 for a dry run."""
     by_topic: Mapping[str, int]
     """Letters that were, or would be, discarded, by their dead-letter topic."""
     refusals: Refusals

@@ -70,9 +70,9 @@ class ReplayOptions:
     wanted: Filter
     actor: Actor
     limit: int | None = None
-    """Only so many, the oldest ones."""
+    """Number of letters to replay, the oldest first; None: all."""
     rate: int | None = None
-    """Records a second at most."""
+    """Records that are replayed per second at most."""
     attempts_max: int = DLQ_ATTEMPTS_MAX
     """Letters that have been tried this often are left alone."""
     transform: str | None = None
@@ -91,7 +91,7 @@ class ReplayResult:
     capped: int = 0
     """Left alone: they were tried too often."""
     left_out: int = 0
-    """The transform returned None."""
+    """Number of letters for which the transform returned None."""
     refusing: Refusals = field(default_factory=Refusals)
     into: Counter[str] = field(default_factory=Counter)
     """Replayed letters by the topic into which they went; of a dry run, those that would go."""
@@ -123,7 +123,7 @@ class ReplayResult:
 
     @property
     def refusals(self) -> list[Refusal]:
-        """The first of them."""
+        """The first letters that cannot be replayed, with the reason."""
         return self.refusing.shown
 
 

@@ -14,4 +14,4 @@ class Refused(Exception):
     retry_s: int = 0
     """With 429: when to try again."""
     pause_s: float = 0.0
-    """How long to delay the response."""
+    """Seconds by which the response is delayed."""

@@ -20,16 +20,16 @@ ADDRESSES_MAX: Final = 1_000
 """Addresses with wrong tokens that are remembered; the oldest is forgotten first."""
 _FREE_FAILURES: Final = 2
 _NETWORK_BITS: Final = 64
-"""Of an IPv6 address, what one site has of its own."""
+"""Leading bits of an IPv6 address that are the same for all addresses of one site."""
 
 
 class Right(StrEnum):
     """What somebody may do on the review page."""
 
     READ = "read"
-    """See letters, personal data masked."""
+    """Permission to see letters, with personal data masked."""
     REPLAY = "replay"
-    """Replay and discard them."""
+    """Permission to replay and discard letters."""
     REVEAL = "reveal"
     """See personal data; each look is recorded."""
 
@@ -80,7 +80,7 @@ class Failures:
         self._addresses: OrderedDict[str, _Failing] = OrderedDict()
 
     def __bool__(self) -> bool:
-        """Whether any address has shown some."""
+        """Whether wrong tokens of any address are remembered."""
         return bool(self._addresses)
 
     def wait_s(self, address: str, now_s: float) -> float:

@@ -44,7 +44,7 @@ class Problem:
     runbook: str
     advice: str = ""
     is_warning: bool = False
-    """Not worth waking anybody up for."""
+    """Whether it can wait until the morning."""
 
 
 def problems_of(snapshot: Snapshot | None, health: Health) -> dict[str, Problem]:

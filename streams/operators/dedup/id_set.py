@@ -29,7 +29,7 @@ class IdSet:
     __slots__ = ("_add_ids", "_claim", "_count", "_hi", "_lo", "_seed", "_word")
 
     def __init__(self, seed: int = 0, add_ids: AddIds | None = None) -> None:
-        """`add_ids` inserts natively; None: numpy does."""
+        """Create an empty set; `add_ids` inserts by the native library, None: by numpy."""
         self._seed = seed
         self._add_ids = add_ids
         self._count = 0

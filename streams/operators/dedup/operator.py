@@ -53,7 +53,7 @@ class Dedup(OperatorSpec):
         return named_for(NAME, self.of)
 
     def build(self, context: OperatorContext) -> "DedupOperator":
-        """An operator without any ids."""
+        """Create the operator of one partition, without any ids."""
         return DedupOperator(self, context)
 
     @property

@@ -42,7 +42,7 @@ class Count:
 
     @property
     def dtype(self) -> np.dtype[Any]:
-        """Layout: a number."""
+        """Layout of the state: an integer."""
         return np.dtype([("count", "<i8")])
 
     def fold(self, state: Rows, segments: Segments) -> Rows:
@@ -83,7 +83,7 @@ class LastTime:
 
     @property
     def dtype(self) -> np.dtype[Any]:
-        """Layout: a time."""
+        """Layout of the state: a time."""
         return np.dtype([("time", "<i8")])
 
     def fold(self, state: Rows, segments: Segments) -> Rows:
@@ -166,7 +166,7 @@ class LatestText:
 
     @property
     def dtype(self) -> np.dtype[Any]:
-        """Layout: bytes or None."""
+        """Layout of the state: bytes or None."""
         return _TEXT
 
     def fold(self, state: Rows, segments: Segments) -> Rows:
@@ -272,7 +272,7 @@ class Total:
 
     @property
     def dtype(self) -> np.dtype[Any]:
-        """Layout: a sum of integers."""
+        """Layout of the state: a sum of integers."""
         return np.dtype([("sum", "<i8")])
 
     def fold(self, state: Rows, segments: Segments) -> Rows:

@@ -39,7 +39,7 @@ class FoldTable(OperatorSpec):
         return fold_name(self.topic)
 
     def build(self, context: OperatorContext) -> "FoldOperator":
-        """An operator without rows."""
+        """Create the operator of one partition, without rows."""
         return FoldOperator(self, context)
 
     @cached_property

@@ -37,7 +37,7 @@ class _Index:
     """All rows with numbers below this, as far as they still matter."""
     bucket_ms: int
     columns: Columns
-    """Of the rows as they lie there."""
+    """Columns of the rows, in the order in which the rows are stored."""
     buckets: list[int]
 
     def pack(self) -> bytes:
@@ -51,7 +51,7 @@ class _Index:
 
 
 class BucketedRows:
-    """Of one partition. The rows of a key and bucket are one value, in the order in which they were put."""
+    """Rows of one partition in the store. Rows of a key and bucket are one value, in the order of their arrival."""
 
     def __init__(self, dtype: np.dtype[Any], bucket_ms: int, space: StoreSpace) -> None:
         """Rows of `dtype`, which has `NUMBER` and `TIME`; a bucket is so many milliseconds of event time."""

@@ -11,7 +11,7 @@ from streams.operators.join.bucketed import NUMBER, TIME
 from streams.operators.join.packed import memory_of
 
 _WORD_BITS: Final = 63
-"""Of a number that is not negative."""
+"""Bits that a number which is not negative may use."""
 
 
 @dataclass(slots=True)
@@ -27,7 +27,7 @@ class Chunk:
 
     @staticmethod
     def of(slot: Int64, rows: Rows) -> "Chunk":
-        """Of rows in the order in which they were passed, or by slot in that order."""
+        """Make a chunk of rows that are in the order in which they were passed, or sorted by slot in that order."""
         order = np.argsort(slot, kind="stable")
         rows = rows[order]
         time, number = np.ascontiguousarray(rows[TIME]), np.ascontiguousarray(rows[NUMBER])
@@ -37,7 +37,7 @@ class Chunk:
         return len(self.slot)
 
     def take(self, some: Bools) -> "Chunk":
-        """Those at `some`."""
+        """Return the rows at the positions `some`."""
         return self if some.all() else Chunk.of(self.slot[some], self.rows[some])
 
     def ends(self, slots: Int64, low: Int64, high: Int64, before: Int64, column: str) -> tuple[Int64, Int64]:
@@ -89,7 +89,7 @@ class _Places:
 
     @staticmethod
     def of(slot: Int64, time: Int64) -> "_Places":
-        """Of rows (at least one) by slot, and those of each by time."""
+        """Make it of rows (at least one) that are sorted by slot, and by time within a slot."""
         begin, end = int(time.min()), int(time.max())
         bits = (end - begin + 2).bit_length()
         fits = bits + int(slot[-1]).bit_length() < _WORD_BITS
@@ -104,7 +104,7 @@ class _Places:
 
 
 def _first_at_least(values: Int64, first: Int64, last: Int64, bound: Int64) -> Int64:
-    """Of each query the first place from `first` on, and before `last`, with a value of at least `bound`; else `last`.
+    """For each query, return the first place in `first` to `last` whose value is at least `bound`; if none, `last`.
 
     Within these places values ascend.
     """

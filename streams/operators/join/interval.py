@@ -60,7 +60,7 @@ class JoinInterval(JoinSpec):
     """An event is joined with so many others at most, those that were passed last."""
 
     def build(self, context: OperatorContext) -> "JoinIntervalOperator":
-        """An operator that knows no event."""
+        """Create the operator of one partition, without events."""
         return JoinIntervalOperator(self, context)
 
     def right_columns(self) -> list[tuple[str, str]]:

@@ -25,7 +25,7 @@ from streams.state.space import StoreSpace
 from streams.state.store import WriteBatch
 
 _BUCKETS: Final = 8
-"""Of the store, within the time for which rows matter."""
+"""Number of buckets of the store in the time for which rows matter."""
 
 Kept = Callable[[Sequence[bytes]], Bools | None]
 
@@ -37,13 +37,13 @@ class Matches:
     query: Int64
     """Position of the query of each row, ascending."""
     rows: Rows
-    """Of one query in the order in which they were passed."""
+    """Rows found; those of one query in the order in which they were passed."""
     beyond: int = 0
     """Rows that were left out since a query had more than it may have."""
 
 
 class KeptRows:
-    """Of one partition. Attached to its key space."""
+    """The rows of one side of a join that one partition keeps. Attached to the partition's key space."""
 
     def __init__(self, dtype: np.dtype[Any], keep_ms: int, space: StoreSpace, keys: KeySpace, kept: Kept) -> None:
         """Rows of `dtype`, which has `NUMBER` and `TIME`; they matter until the watermark is `keep_ms` beyond them.
@@ -105,7 +105,7 @@ class KeptRows:
             self._append(Chunk.of(slots, rows))
 
     def latest(self, slots: Int64, low: Int64, high: Int64, before: Int64, column: str = NUMBER) -> tuple[Bools, Rows]:
-        """Of each query the last row of its slot from time `low` to `high` with a number below `before`.
+        """For each query, find the last row of its slot from time `low` to `high` with a number below `before`.
 
         Another `column` than the number ascends with it. Returns which queries have one, and a row for each query.
         """
@@ -122,7 +122,7 @@ class KeptRows:
         return found, rows
 
     def between(self, slots: Int64, low: Int64, high: Int64, before: Int64, at_most: int) -> Matches:
-        """Of each query the rows of its slot from time `low` to `high` with a number below `before`.
+        """For each query, find the rows of its slot from time `low` to `high` with a number below `before`.
 
         Those that were passed last, if there are more than `at_most`.
         """

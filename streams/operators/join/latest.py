@@ -65,7 +65,7 @@ class JoinLatest(JoinSpec):
 
     @property
     def journal_ms(self) -> int:
-        """An older right event matches nothing."""
+        """Time for which the journal is needed: an older right event matches nothing."""
         return self.within_ms + self.grace_ms
 
     @property

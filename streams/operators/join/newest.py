@@ -26,7 +26,7 @@ _ROWS: Final = b"r"
 _SHARES: Final = 256
 """Parts that the rows are divided into by their keys: a sweep goes through one after the other."""
 _SWEPT_BYTES: Final = 500_000
-"""Of rows that a cycle writes to the journal again, about."""
+"""Approximate bytes of rows that a cycle writes to the journal again."""
 _REPLAYED_MAX: Final = 50_000
 
 
@@ -77,7 +77,7 @@ class Sweep:
 
 
 class NewestRows(KnownRows):
-    """Of one partition. Attached to its key space."""
+    """The newest row of each key of a joined table, in one partition. Attached to the partition's key space."""
 
     def __init__(self, empty: Rows, space: StoreSpace, keys: KeySpace, kept: Kept) -> None:
         """`empty`: one row, that of a key without any; `kept` says which keys the partition keeps state of."""

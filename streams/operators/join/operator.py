@@ -16,7 +16,7 @@ Spec = TypeVar("Spec", bound=JoinSpec)
 
 
 class JoinOperator(Operator, Generic[Spec]):
-    """Of one partition. A subclass joins (`process`); this commits, restores and spills the rows that it keeps."""
+    """A join in one partition. A subclass joins (`process`); this class commits, restores and spills the kept rows."""
 
     stage = "join"
 

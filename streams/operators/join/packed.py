@@ -26,7 +26,7 @@ def columns_of(dtype: np.dtype[Any]) -> Columns:
 
 
 def dtype_of(columns: Columns) -> np.dtype[Any]:
-    """Inverse of `columns_of`."""
+    """Return the dtype of columns; the inverse of `columns_of`."""
     return np.dtype([(name, kind) for name, kind in columns])
 
 

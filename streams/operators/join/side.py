@@ -88,7 +88,7 @@ class JoinSpec(OperatorSpec):
 
     @property
     def name(self) -> str:
-        """By the topic."""
+        """Name of the operator, derived from the topic."""
         return f"join.{self.topic}"
 
     @property

@@ -37,7 +37,7 @@ _OWN_TIME: Final = "own_time"
 """Column of rows: the time that it has itself."""
 _DELETED: Final = "deleted"
 _EXPIRE_EVERY_MS: Final = 3_600_000
-"""Of event time: the store is looked through this often for rows that are void."""
+"""Interval of event time after which the store is looked through for rows that are void."""
 
 
 class AsOf(StrEnum):
@@ -62,7 +62,7 @@ class JoinTable(JoinSpec):
     ttl_ms: int = 0
 
     def build(self, context: OperatorContext) -> "JoinTableOperator":
-        """An operator that knows no row."""
+        """Create the operator of one partition, without rows."""
         return JoinTableOperator(self, context)
 
     @cached_property

@@ -56,7 +56,7 @@ class Merge(OperatorSpec):
         return NAME
 
     def build(self, context: OperatorContext) -> "MergeOperator":
-        """An operator that holds nothing."""
+        """Create the operator of one partition, which holds nothing yet."""
         return MergeOperator(self, context)
 
     @property

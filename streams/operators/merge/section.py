@@ -55,10 +55,10 @@ class Union:
     """Brings held events of each input to the columns of all: those of other inputs are null."""
 
     def __init__(self, inputs: Sequence[tuple[str, Fields]]) -> None:
-        """Of the name and the fields of each input."""
+        """Merge inputs, given the name and the fields of each."""
         self._fields = merged_fields(inputs)
         self._places: list[tuple[Int64, Int64]] = []
-        """Of each input: where its numbers and its texts are among those of all."""
+        """For each input: where its numbers and its texts are among those of all inputs."""
         for name, fields in inputs:
             of = [f"{name}.{field}" for field in fields.payload], [f"{name}.{field}" for field in fields.texts]
             all_of = (self._fields.payload, self._fields.texts)

@@ -42,7 +42,7 @@ class _Chunk:
     bytes_used: int
     """Approximate memory, that of released events included which these share it with."""
     count: int
-    """Of the events that the memory is shared with, these included."""
+    """Number of events that share the memory, these included."""
 
     @staticmethod
     def of(cycle: int, events: Events, rows: Int64 | None = None) -> "_Chunk":

@@ -83,7 +83,7 @@ def due_pairs(due: DueRows) -> list[tuple[bytes, bytes]]:
 
 
 def due_rows(pairs: Sequence[tuple[bytes, bytes]]) -> DueRows:
-    """Inverse of `due_pairs`."""
+    """Make rows of pairs; the inverse of `due_pairs`."""
     times = [_ROW.unpack_from(row) for _, row in pairs]
     return DueRows(
         objects([key for key, _ in pairs]),

@@ -72,7 +72,7 @@ class Reorder(OperatorSpec):
         return named_for(FORGOTTEN, self.of)
 
     def build(self, context: OperatorContext) -> "ReorderOperator":
-        """An operator without held events."""
+        """Create the operator of one partition, without held events."""
         return ReorderOperator(self, context)
 
     @property

@@ -45,7 +45,7 @@ class DueRows:
         return len(self.event_time)
 
     def take(self, rows: Bools) -> "DueRows":
-        """Those at `rows`."""
+        """Return only the rows at the positions `rows`."""
         return DueRows(self.key[rows], self.event_time[rows], self.sequence[rows], self.event_id[rows])
 
 

@@ -53,11 +53,11 @@ class Filter(OperatorSpec):
 
     @property
     def name(self) -> str:
-        """By its label."""
+        """Name of the operator, derived from its label."""
         return f"filter.{self.label}"
 
     def build(self, context: OperatorContext) -> "FilterOperator":
-        """An operator for one partition."""
+        """Create the operator of one partition."""
         del context
         return FilterOperator(self)
 
@@ -111,7 +111,7 @@ class MapBatches(OperatorSpec):
         return f"map.{self.label}"
 
     def build(self, context: OperatorContext) -> "MapOperator":
-        """An operator for one partition."""
+        """Create the operator of one partition."""
         del context
         return MapOperator(self)
 

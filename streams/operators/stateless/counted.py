@@ -24,7 +24,7 @@ class Counted(OperatorSpec):
         return "counted"
 
     def build(self, context: OperatorContext) -> "CountedOperator":
-        """An operator for one partition."""
+        """Create the operator of one partition."""
         del context
         return CountedOperator()
 

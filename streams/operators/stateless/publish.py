@@ -26,7 +26,7 @@ class Publish(OperatorSpec):
         return f"publish.{self.topic}"
 
     def build(self, context: OperatorContext) -> "PublishOperator":
-        """An operator for one partition."""
+        """Create the operator of one partition."""
         del context
         return PublishOperator(self)
 

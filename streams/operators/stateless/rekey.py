@@ -33,7 +33,7 @@ class Rekey(OperatorSpec):
         return f"key_by.{self.field}"
 
     def build(self, context: OperatorContext) -> "RekeyOperator":
-        """An operator for one partition."""
+        """Create the operator of one partition."""
         del context
         return RekeyOperator(self)
 

@@ -57,7 +57,7 @@ class WindowSpec(OperatorSpec):
         return window_name(self.label)
 
     def build(self, context: OperatorContext) -> "WindowOperator":
-        """An operator without windows."""
+        """Create the operator of one partition, without windows."""
         return WindowOperator(self, context)
 
     @cached_property

@@ -124,6 +124,6 @@ class _Runs:
     ordinal: Int64
     """Number of the run among those of its owner."""
     is_new: Bools
-    """It begins a session."""
+    """Whether each run begins a session."""
     goes_on: Bools
-    """It continues the key's current session."""
+    """Whether each run continues its key's current session."""

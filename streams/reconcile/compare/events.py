@@ -146,7 +146,7 @@ class _Comparison:
         self._note(Kind.UNEXPECTED, self._clean, text, event, of_source=False)
 
     def _compare_order(self) -> None:
-        """Of what should be there, each event at its first place."""
+        """Compare the order of expected events: each one counts at the first place where it is."""
         newest: Event | None = None
         known: set[Identity] = set()
         for record, event in self._seen:
@@ -241,7 +241,7 @@ def _time(event: Event | Reject) -> float:
 
 
 def _changed(due: Event, seen: Event) -> str:
-    """Which bytes differ first."""
+    """Say which byte is the first to differ, or that the length differs."""
     for number, (one, other) in enumerate(zip(due.raw, seen.raw, strict=False)):
         if one != other:
             return f"byte {number} is {other:02x} instead of {one:02x}"

@@ -43,14 +43,14 @@ class SeenLetter(NamedTuple):
 
 @dataclass(slots=True)
 class KeyOutputs:
-    """Of one key, each topic in its order."""
+    """Outputs of one key, in the order of each topic."""
 
     clean: list[SeenEvent] = field(default_factory=list)
     late: list[SeenLateEvent] = field(default_factory=list)
     rows: dict[str, SeenRow] = field(default_factory=dict)
     """The last row, by the table's topic."""
     windows: dict[str, list[SeenRow]] = field(default_factory=dict)
-    """By the windows' topic."""
+    """Rows of windows, by the windows' topic."""
     was_forgotten: bool = False
     """A table has a row of it without a value."""
 
@@ -75,4 +75,4 @@ class Scope:
     letters_from: int = 0
     """Dead letters of records from this offset on are all in the topic."""
     watermark: float = math.inf
-    """Where it stood at the point."""
+    """Watermark at the point of the comparison."""

@@ -73,7 +73,7 @@ class _Walk:
     covered: int
     """Events that rows are a fold of."""
     state: Rows | None
-    """After the last of them."""
+    """State of the fold after the last of these events."""
     wrong: int | None = None
     """Number of the row that is none."""
 
@@ -98,7 +98,7 @@ def spans_of(window: WindowShape, events: Sequence[Event], phase: int = 0) -> li
 
 
 class WindowComparison:
-    """Of the windows of one topic; one key after the other."""
+    """Compares the windows of one topic, one key after the other."""
 
     def __init__(self, scope: Scope, window: WindowShape, fold: WindowFold, read_row: ReadRow) -> None:
         self._scope, self._window, self._fold, self._read_row = scope, window, fold, read_row

@@ -59,7 +59,7 @@ class Decoder:
         self._plans: dict[int, _Plan | None] = {}
 
     def decode(self, records: Sequence[Record]) -> list[Any]:
-        """Result i belongs to record i."""
+        """Decode records; result i belongs to record i."""
         results: list[Any] = [None] * len(records)
         by_schema: dict[int, list[int]] = defaultdict(list)
         for row, record in enumerate(records):

@@ -20,7 +20,7 @@ class Judged(Protocol):
 
     @property
     def offset(self) -> int:
-        """Of its record in the source."""
+        """Offset of its record in the source."""
 
     @property
     def timestamp_ms(self) -> int:
@@ -28,7 +28,7 @@ class Judged(Protocol):
 
     @property
     def key(self) -> bytes | None:
-        """Of the record."""
+        """Key of the record."""
 
     @property
     def raw(self) -> bytes:

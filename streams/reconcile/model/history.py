@@ -54,7 +54,7 @@ class Shown:
     letters: Mapping[int, str] = field(default_factory=dict)
     """Reason of the dead letter of a record, by its offset."""
     cycles: Sequence[Cycle] = ()
-    """In order."""
+    """Commit cycles of the partition, in order."""
 
 
 class Due(NamedTuple):
@@ -79,7 +79,7 @@ class KeyHistory:
     """What must become of the events of one key."""
 
     clean: list[Due] = field(default_factory=list)
-    """In order."""
+    """Events that are clean, in order."""
     late: list[DueLate] = field(default_factory=list)
     duplicates: int = 0
 
@@ -104,7 +104,7 @@ class History(PartitionJudge[Event]):
         self._is_due = True
         self.keys: defaultdict[bytes, KeyHistory] = defaultdict(KeyHistory)
         self.rejects: dict[int, Reject] = {}
-        """By offset."""
+        """Rejected records, by their offset in the source."""
         self.records = 0
         self.refused = 0
         """Events that an output has refused, by their dead letters."""

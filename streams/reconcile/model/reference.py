@@ -6,7 +6,7 @@ from typing import Any, ClassVar, Protocol
 from streams.reconcile.model.events import Event, Fields
 
 Symbols = Mapping[str, Sequence[str]]
-"""Of each field that is an enum."""
+"""Symbols of each field that is an enum, by the name of the field."""
 
 
 class ReferenceFold(Protocol):

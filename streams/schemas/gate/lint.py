@@ -76,7 +76,7 @@ class _Lint:
         )  # fmt: skip
 
     def whole(self) -> Iterator[Finding]:
-        """Rules about the schema as such."""
+        """Apply the rules that judge the schema as a whole."""
         subject, schema = self._version.subject, self._version.parsed
         if not _SUBJECT.fullmatch(subject):
             yield self._finding(

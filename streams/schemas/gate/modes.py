@@ -37,7 +37,7 @@ class Mode(StrEnum):
         return self.value.endswith("_TRANSITIVE")
 
     def compared(self, before: Sequence[int]) -> tuple[int, ...]:
-        """Of the versions before a new one (ascending), those that it is compared with."""
+        """Return those versions before a new one (ascending) that the new one is compared with."""
         return () if self is Mode.NONE else tuple(before if self.is_transitive else before[-1:])
 
 

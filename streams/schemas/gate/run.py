@@ -37,7 +37,7 @@ class RegistryAsked:
 
     @property
     def in_words(self) -> str:
-        """The same in one line."""
+        """Return the registry's answer as one line of text."""
         return f"{self.url}: {self.why_not}" if self.why_not else f"{self.url}: asked"
 
 

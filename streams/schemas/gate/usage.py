@@ -17,13 +17,13 @@ _NUMBERS: Final = frozenset({"int", "long", "float", "double", "boolean", "enum"
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """Where a subject is used."""
+    """Topics and flows that use a subject."""
 
     topics: tuple[str, ...]
     readers: tuple[str, ...]
-    """Flows whose source it is."""
+    """Flows whose source has this subject."""
     writers: tuple[str, ...]
-    """Flows that write it."""
+    """Flows that write records of this subject."""
 
 
 def usage_of(subject: str, flows: Iterable[Pipeline]) -> Usage:

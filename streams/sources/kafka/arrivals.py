@@ -151,7 +151,7 @@ def _broker_ms(stamps: list[tuple[int, int]], timestamp_ms: Int64) -> int:
 
 
 def _newest_of_broker(timestamp_ms: Int64, kind: Any) -> int:
-    """As `_broker_ms`, of columns."""
+    """Return `_broker_ms` of columns instead of pairs."""
     if timestamp_ms.max() <= time.time() * 1000:
         return 0
     return int(timestamp_ms.max(initial=0, where=kind == TIMESTAMP_LOG_APPEND_TIME))

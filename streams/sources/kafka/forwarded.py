@@ -31,7 +31,7 @@ log = structlog.get_logger(__name__)
 _EOF: Final = KafkaError._PARTITION_EOF  # noqa: SLF001 - a public constant of librdkafka
 _WAIT_S: Final = 0.005
 _BATCH_SHARE: Final = BATCH_SHARE / 2
-"""Of the memory setting: beside a micro-batch of the source."""
+"""Share of the memory setting for forwarded records, in addition to a micro-batch of the source."""
 
 
 class ForwardedReader:

@@ -64,7 +64,7 @@ class Joining:
         return self._refused > 0
 
     def answered(self) -> None:
-        """The group has assigned something."""
+        """Note that the group has assigned something."""
         self._refused = 0
 
     def refused(self, error: KafkaError) -> bool:
@@ -102,5 +102,5 @@ class Joining:
         return max(0.0, self._join_after_s - time.monotonic()) if self._join_after_s else None
 
     def joins_again(self) -> None:
-        """A new consumer is being created."""
+        """Note that a new consumer is being created."""
         self._join_after_s = 0.0

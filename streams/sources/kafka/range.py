@@ -40,7 +40,7 @@ class RangeIntake(Intake):
     """`Intake` that hands over only what is before the ends of a range, and pauses the lanes that are there."""
 
     def __init__(self, *given: Any, over: Range, **named: Any) -> None:
-        """As `Intake`, for the range `over`."""
+        """Create it like an `Intake`, limited to the range `over`."""
         super().__init__(*given, **named)
         self._over = over
         self._wanted: frozenset[int] = frozenset()

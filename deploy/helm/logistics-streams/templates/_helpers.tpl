@@ -120,6 +120,41 @@ of targets the sinks. The argument is (list . "worker"). */}}
 {{- end }}
 {{- end -}}
 
+{{/* Keys and endpoint of object stores, for the pods that use one (docs/object-stores.md): four parts of their pods. */}}
+{{- define "streams.objectStoreAccountName" -}}
+{{- $account := .Values.objectStore.serviceAccount -}}
+{{- if $account.create -}}
+{{- $account.name | default (printf "%s-objects" (include "streams.name" .)) -}}
+{{- else -}}
+{{- $account.name -}}
+{{- end -}}
+{{- end -}}
+
+{{- define "streams.objectStoreAccount" -}}
+{{- with include "streams.objectStoreAccountName" . }}
+serviceAccountName: {{ . }}
+{{- end }}
+{{- end -}}
+
+{{- define "streams.objectStoreVariables" -}}
+{{- range $name, $value := .Values.objectStore.environment }}
+- name: {{ $name }}
+  value: {{ $value | quote }}
+{{- end }}
+{{- end -}}
+
+{{/* The argument: (list . more), where `more` is a list of further sources, which have precedence. */}}
+{{- define "streams.objectStoreSecret" -}}
+{{- $sources := list -}}
+{{- with (index . 0).Values.objectStore.secret -}}
+{{- $sources = append $sources (dict "secretRef" (dict "name" .)) -}}
+{{- end -}}
+{{- with concat $sources (index . 1) }}
+envFrom:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- end -}}
+
 {{/* Where pods may run: the argument is the part of the values that says so. */}}
 {{- define "streams.placement" -}}
 {{- with .nodeSelector }}
