@@ -40,4 +40,4 @@ class Changelog(Protocol):
         """
 
     def read(self, topic: str, partition: int, start: int, end: int) -> Iterator[list[LogRow]]:
-        """Committed records from `start` until position `end` is reached, waiting for open transactions before it."""
+        """Committed records before `end`, from `start` on, waiting for open transactions among them."""

@@ -200,7 +200,7 @@ class KafkaChangelog:
             raise StreamsError("the partition belongs to another worker now")
 
     def read(self, topic: str, partition: int, start: int, end: int) -> Iterator[list[LogRow]]:
-        """Committed records from `start` to `end`.
+        """Committed records from `start` up to, and without, `end`.
 
         Raises:
             RestoreFailed: another worker's transaction keeps the end from being reached.
@@ -296,8 +296,9 @@ class KafkaChangelog:
             for message in consumer.consume(_READ_RECORDS_MAX, _READ_WAIT_S):
                 error = message.error()
                 if error is None:
-                    messages.append(message)
                     position = int(message.offset() or 0) + 1
+                    if position <= end:  # the log may go on meanwhile
+                        messages.append(message)
                 elif error.code() == _EOF:
                     position = max(position, int(message.offset() or 0))
                     is_at_end = True

@@ -45,3 +45,19 @@ def test_no_topic_is_waited_for_that_the_reader_has_not_read_before(
     said = [record.getMessage() for record in caplog.records]
     assert any("Received metadata" in line for line in said), "the client says what it asks for"
     assert [] == [line for line in said if ASKED_LATE in line]
+
+
+def test_a_read_ends_where_it_was_told_to_although_the_log_goes_on(stack: Stack) -> None:
+    """A standby reads up to an offset while the owner of the partition goes on writing."""
+    admin, topic = admin_of(stack), TOPICS[0]
+    delete_topics(admin, {topic})
+    settled(topic, admin.create_topics([NewTopic(topic, 1, 1)])[topic])
+    producer = Producer({"bootstrap.servers": stack.bootstrap_servers, "enable.idempotence": True})
+    for number in range(RECORDS):
+        producer.produce(topic, b"%d" % number, b"k")
+    assert 0 == producer.flush(30)
+    changelog = KafkaChangelog(settings_of(stack), group="tests.changelog", source=topic, retrier=Retrier())
+    offsets = [row.offset for batch in changelog.read(topic, 0, 1, 3) for row in batch]
+    changelog.close()
+    delete_topics(admin, {topic})
+    assert [1, 2] == offsets

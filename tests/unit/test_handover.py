@@ -25,6 +25,7 @@ from streams.sources.base import Idle
 from streams.state.identity import Places
 from streams.state.rocks import RocksMemory, RocksStore
 from streams.state.store import StoreUnavailable, WriteBatch
+from streams.state.write_behind import WriteBehindStore
 from streams.worker import core_thread as module
 from streams.worker.background import BackgroundRestores, SchemaLookups
 from streams.worker.core_thread import CoreThread
@@ -305,7 +306,7 @@ def test_a_store_that_cannot_be_saved_is_closed_all_the_same(tmp_path: Path) -> 
     )
     path = directory.store_path(GPS.name, 0)
     path.parent.mkdir(parents=True)
-    restorer._stores[0] = RocksStore(path, memory)
+    restorer._stores[0] = WriteBehindStore(RocksStore(path, memory), memory.gathered)
     task: Any = _Unsaved()
     restorer.release(0, task)
     again = RocksStore(path, memory)  # its lock is free

@@ -181,7 +181,7 @@ def test_a_target_that_answers_questions_and_refuses_every_write_is_left_alone_t
         tried.append(world.clock.at_s)
         raise TargetUnavailable("disk full")
 
-    process.target.write = full  # type: ignore[method-assign]
+    process.target.write = full  # type: ignore[method-assign, assignment]
     world.put(0, 1)
     troubles = set[str | None]()
     for _ in range(1_200):  # a minute
