@@ -1,6 +1,7 @@
 """One real Kafka and registry for all tests of a session; each test uses topics and subjects of its own."""
 
 import importlib
+import logging
 import shutil
 import signal
 import tempfile
@@ -9,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import pytest
+import structlog
 from confluent_kafka.schema_registry import SchemaRegistryClient
 from hypothesis import settings
 
@@ -34,6 +36,22 @@ settings.register_profile("untimed", deadline=None, max_examples=DEFAULT)
 settings.register_profile("half", deadline=None, max_examples=HALF)
 settings.register_profile("fast", deadline=None, max_examples=FAST)
 settings.load_profile("untimed")
+
+
+@pytest.fixture(autouse=True)
+def logging_as_before(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A command that a test runs in this process sets logging up: others are not to log by it afterwards."""
+    root, before, configure = logging.getLogger(), structlog.get_config(), structlog.configure
+    handlers, level = root.handlers[:], root.level
+
+    def uncached(*arguments: Any, **options: Any) -> None:
+        configure(*arguments, **{**options, "cache_logger_on_first_use": False})
+
+    monkeypatch.setattr(structlog, "configure", uncached)
+    yield
+    root.handlers[:] = handlers
+    root.setLevel(level)
+    configure(**before)
 
 
 @pytest.fixture(scope="session")

@@ -308,7 +308,7 @@ def test_each_role_has_exactly_its_rights_and_the_audit_says_what_is_lacking_and
 def test_a_missing_right_is_named_with_what_it_is_missing_on(secured: Stack, topic: str) -> None:
     ci = settings_with(secured.environment("ci"))
     transactions = KafkaTransactions(ci, transactional_id="tests-ci", source=topic, retrier=Retrier(), reopen_s_max=1.0)
-    with pytest.raises(CycleAborted, match=r"for tests-ci: .*lacks WRITE on the transactional id"):
+    with pytest.raises(CycleAborted, match=r"for tests-ci: .*lacks WRITE on transactional id tests-ci"):
         transactions.reopen()
     failed: list[KafkaError | None] = []
     producer = clients.producer(ci, {})
