@@ -28,7 +28,7 @@ from streams.local import ports
 from streams.resilience.retry import Retrier, quietly
 from streams.worker.forget_asking import send_request
 from tests.integration.forked import ForkedProcess, run_forked
-from tests.pull.rest import Positions, serving
+from tests.pull.rest import POSITIONS_SOURCE, Positions, serving
 from tests.rights_ground import SETTLE_S, WORKED, Ground, Said, failed, settings_of
 
 HEADER: Final = "event_id,device_id,sequence,event_time,latitude,longitude"
@@ -91,22 +91,6 @@ def gateway_takes(ground: Ground) -> Said:
     return failed(said_by(log) or log.read_text(encoding="utf-8").strip()[-500:])
 
 
-PULLED: Final = """
-source = "{source}"
-url = "{url}/positions"
-records = "/items"
-[cursor.page]
-parameter = "page"
-next = "/next"
-[fields]
-event_id = {{ at = "/event_id" }}
-device_id = {{ at = "/device_id" }}
-event_time = {{ at = "/event_time" }}
-latitude = {{ at = "/latitude" }}
-longitude = {{ at = "/longitude" }}
-"""
-
-
 def pulled(ground: Ground) -> Said:
     """A REST source of one event, read to its end."""
     row = {
@@ -114,7 +98,8 @@ def pulled(ground: Ground) -> Said:
         "longitude": 13.4,
     }  # fmt: skip
     with serving(Positions([row])) as url:
-        (ground.directory / "api.toml").write_text(PULLED.format(source=ground.flow.source, url=url), encoding="utf-8")
+        declared = POSITIONS_SOURCE.format(source=ground.flow.source, url=url)
+        (ground.directory / "api.toml").write_text(declared, encoding="utf-8")
         return ground.run(Role.GATEWAY, "pull", "api", "--once", "--dir", ground.directory)
 
 

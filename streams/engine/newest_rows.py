@@ -56,7 +56,7 @@ class NewestRows:
         return keys
 
     def clear(self) -> None:
-        """Keep nothing."""
+        """Forget the rows, their count and their offsets, after they were written."""
         self.rows.clear()
         self._offsets.clear()
         self.taken = self._bytes = 0

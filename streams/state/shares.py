@@ -22,12 +22,12 @@ class Shares:
         return self._used
 
     def join(self) -> None:
-        """Hold one."""
+        """Hold a share from now on: those of the others become smaller."""
         with self._lock:
             self._holders += 1
 
     def leave(self) -> None:
-        """Hold none any more."""
+        """Give the share back: those of the others become larger."""
         with self._lock:
             self._holders -= 1
 

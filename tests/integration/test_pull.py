@@ -15,25 +15,9 @@ from tests.gateway.running import position
 from tests.integration.forked import ForkedProcess
 from tests.integration.kafka_helpers import committed_records, decoded, fresh_topics, log_end, run
 from tests.integration.workers import wait_until
-from tests.pull.rest import Positions, serving
+from tests.pull.rest import POSITIONS_SOURCE, Positions, serving
 
 pytestmark = pytest.mark.kafka
-
-DECLARED = """
-source = "gps.positions.v1"
-url = "{url}/positions"
-records = "/items"
-every = "100ms"
-[cursor.page]
-parameter = "page"
-next = "/next"
-[fields]
-event_id = {{ at = "/event_id" }}
-device_id = {{ at = "/device_id" }}
-event_time = {{ at = "/event_time" }}
-latitude = {{ at = "/latitude" }}
-longitude = {{ at = "/longitude" }}
-"""
 
 
 class Slowly:
@@ -52,7 +36,7 @@ def kills(stack: Stack, directory: Path, count: int) -> None:
     rows = [position(i) for i in range(3_000)]
     answers = Positions(rows, size=25, failing=0.1)
     with serving(Slowly(answers)) as url:
-        (directory / "api.toml").write_text(DECLARED.format(url=url), encoding="utf-8")
+        (directory / "api.toml").write_text(POSITIONS_SOURCE.format(source=GPS.source, url=url), encoding="utf-8")
         environment = {**os.environ, **stack.environment(), "STREAMS_PULL_DIR": str(directory)}
         for _ in range(count):
             end = log_end(stack, GPS.source)

@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 from urllib.parse import parse_qsl, urlsplit
 
 Handler = Callable[[str, dict[str, str], dict[str, str], bytes], tuple[int, dict[str, str], bytes]]
@@ -49,6 +49,24 @@ def serving(handle: Handler) -> Iterator[str]:
         server.shutdown()
         server.server_close()
         thread.join()
+
+
+POSITIONS_SOURCE: Final = """
+source = "{source}"
+url = "{url}/positions"
+records = "/items"
+every = "100ms"
+[cursor.page]
+parameter = "page"
+next = "/next"
+[fields]
+event_id = {{ at = "/event_id" }}
+device_id = {{ at = "/device_id" }}
+event_time = {{ at = "/event_time" }}
+latitude = {{ at = "/latitude" }}
+longitude = {{ at = "/longitude" }}
+"""
+"""Declaration of a source that pulls them; to be formatted with the topic and the address of the server."""
 
 
 @dataclass

@@ -1,6 +1,5 @@
 """Nothing that the engine logs is shown: a simulation logs what a worker does in weeks."""
 
-from collections.abc import Iterator
 from typing import NoReturn
 
 import pytest
@@ -8,11 +7,8 @@ import structlog
 
 
 @pytest.fixture(autouse=True)
-def quiet() -> Iterator[None]:
-    before = structlog.get_config()
+def quiet(logging_as_before: None) -> None:
     structlog.configure(processors=[_drop])
-    yield
-    structlog.configure(**before)
 
 
 def _drop(*_: object) -> NoReturn:

@@ -3,7 +3,7 @@
 import io
 import logging
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pytest
 import structlog
@@ -31,16 +31,12 @@ def test_lines_that_differ_in_numbers_only_are_said_once_a_minute() -> None:
 
 
 @pytest.fixture
-def logged(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], str]]:
+def logged(monkeypatch: pytest.MonkeyPatch) -> Callable[[], str]:
     """What was logged to standard error, in the console format."""
-    before = logging.getLogger().handlers[:], logging.getLogger().level, structlog.get_config()
     stream = io.StringIO()
     monkeypatch.setattr(sys, "stderr", stream)
     configure_logging("console")
-    yield stream.getvalue
-    logging.getLogger().handlers[:], level, configuration = before
-    logging.getLogger().setLevel(level)
-    structlog.configure(**configuration)
+    return stream.getvalue
 
 
 def test_nothing_that_is_logged_for_a_terminal_acts_on_it(logged: Callable[[], str]) -> None:
